@@ -3,10 +3,14 @@
 //! One module per protobuf package, named by the package's last part:
 //! `org.lfedge.eve.config` is [`config`], so its `EdgeDevConfig` is [`config::EdgeDevConfig`].
 //! Names and numbers are those of the EVE API, since devices and controllers of others speak it
-//! too; what a message means stands beside it in `proto/`.
+//! too; what a message means stands beside it in `proto/`. Rust spelling differs a little where
+//! the schema's is unusual: `UUIDandVersion` is [`config::UuiDandVersion`], `ipspec` is
+//! [`common::Ipspec`], field `protectedPayload` is `protected_payload`.
 //!
 //! Every message is a [`prost::Message`] and also serialises as canonical proto3 JSON through
-//! serde; fields that this build does not know are ignored in both forms.
+//! serde; fields that this build does not know are ignored in both forms. They are not kept
+//! either, so signatures have to be checked over the bytes as received, never over a message
+//! encoded again.
 //! Well-known types come from [`pbjson_types`].
 //!
 //! Translating messages into objects of the device is the work of their users (`zedagent` for
