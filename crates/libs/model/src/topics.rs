@@ -1,0 +1,89 @@
+//! The wiring diagram of the device: one line per topic, nothing else.
+//!
+//! The writer is the first argument; nobody else can publish. Who reads a topic is listed in
+//! `docs/topics.md`, generated from the services' own declarations.
+
+use bus::Topic;
+
+use crate::{
+    adapter::PhysicalIoAdapterList,
+    app::{AppCommandCounters, AppInstanceConfig, AppInstanceStatus},
+    config_item::ConfigItemValueMap,
+    content::{
+        BlobStatus, ContentTreeConfig, ContentTreeStatus, DatastoreConfig, DownloaderConfig,
+        DownloaderStatus, VerifyImageConfig, VerifyImageStatus,
+    },
+    domain::{Capabilities, DomainConfig, DomainMetric, DomainStatus},
+    network::{
+        AppNetworkConfig, AppNetworkStatus, AssignedAddress, AssignedNumber, NetworkInstanceConfig,
+        NetworkInstanceStatus, NetworkMetrics,
+    },
+    node::{DeviceOpCounters, NodeAgentStatus, OnboardingStatus, RebootRecord, ZedAgentStatus},
+    port::{DeviceNetworkStatus, DevicePortConfig, DevicePortConfigList, DhcpLease},
+    security::ControllerCert,
+    service::ServiceStatus,
+    volume::{DiskMetric, VolumeConfig, VolumeRefConfig, VolumeRefStatus, VolumeStatus},
+};
+
+macro_rules! topics {
+    ($($const:ident: $object:ty = $kind:ident($service:literal, $name:literal);)+) => {
+        $(
+            #[doc = concat!("`", $service, "/", $name, "`")]
+            pub const $const: Topic<$object> = Topic::$kind($service, $name);
+        )+
+
+        /// Every topic as `(writer, name, persistent)`, for tools and generated pages.
+        pub const ALL: &[(&str, &str, bool)] = &[$(($service, $name, $const.is_persistent())),+];
+    };
+}
+
+topics! {
+    SERVICE_STATUS: ServiceStatus = run("supervisor", "ServiceStatus");
+
+    ONBOARDING_STATUS: OnboardingStatus = persist("zedagent", "OnboardingStatus");
+    CONTROLLER_CERT: ControllerCert = persist("zedagent", "ControllerCert");
+    CONFIG_ITEMS: ConfigItemValueMap = persist("zedagent", "ConfigItemValueMap");
+    ZEDAGENT_STATUS: ZedAgentStatus = run("zedagent", "ZedAgentStatus");
+    DEVICE_PORT_CONFIG: DevicePortConfig = run("zedagent", "DevicePortConfig");
+    PHYSICAL_IO_ADAPTERS: PhysicalIoAdapterList = run("zedagent", "PhysicalIOAdapterList");
+    DATASTORE_CONFIG: DatastoreConfig = run("zedagent", "DatastoreConfig");
+    CONTENT_TREE_CONFIG: ContentTreeConfig = run("zedagent", "ContentTreeConfig");
+    VOLUME_CONFIG: VolumeConfig = run("zedagent", "VolumeConfig");
+    NETWORK_INSTANCE_CONFIG: NetworkInstanceConfig = run("zedagent", "NetworkInstanceConfig");
+    APP_INSTANCE_CONFIG: AppInstanceConfig = run("zedagent", "AppInstanceConfig");
+
+    DEVICE_NETWORK_STATUS: DeviceNetworkStatus = run("nim", "DeviceNetworkStatus");
+    DEVICE_PORT_CONFIG_LIST: DevicePortConfigList = persist("nim", "DevicePortConfigList");
+    DHCP_LEASE: DhcpLease = run("nim", "DhcpLease");
+
+    APP_INSTANCE_STATUS: AppInstanceStatus = run("zedmanager", "AppInstanceStatus");
+    APP_COMMAND_COUNTERS: AppCommandCounters = persist("zedmanager", "AppCommandCounters");
+    VOLUME_REF_CONFIG: VolumeRefConfig = run("zedmanager", "VolumeRefConfig");
+    APP_NETWORK_CONFIG: AppNetworkConfig = run("zedmanager", "AppNetworkConfig");
+    DOMAIN_CONFIG: DomainConfig = run("zedmanager", "DomainConfig");
+
+    CONTENT_TREE_STATUS: ContentTreeStatus = run("volumemgr", "ContentTreeStatus");
+    BLOB_STATUS: BlobStatus = run("volumemgr", "BlobStatus");
+    VOLUME_STATUS: VolumeStatus = run("volumemgr", "VolumeStatus");
+    VOLUME_REF_STATUS: VolumeRefStatus = run("volumemgr", "VolumeRefStatus");
+    DOWNLOADER_CONFIG: DownloaderConfig = run("volumemgr", "DownloaderConfig");
+    VERIFY_IMAGE_CONFIG: VerifyImageConfig = run("volumemgr", "VerifyImageConfig");
+    DISK_METRIC: DiskMetric = run("volumemgr", "DiskMetric");
+
+    DOWNLOADER_STATUS: DownloaderStatus = run("downloader", "DownloaderStatus");
+    VERIFY_IMAGE_STATUS: VerifyImageStatus = run("verifier", "VerifyImageStatus");
+
+    DOMAIN_STATUS: DomainStatus = run("domainmgr", "DomainStatus");
+    DOMAIN_METRIC: DomainMetric = run("domainmgr", "DomainMetric");
+    CAPABILITIES: Capabilities = run("domainmgr", "Capabilities");
+
+    NETWORK_INSTANCE_STATUS: NetworkInstanceStatus = run("zedrouter", "NetworkInstanceStatus");
+    APP_NETWORK_STATUS: AppNetworkStatus = run("zedrouter", "AppNetworkStatus");
+    NETWORK_METRICS: NetworkMetrics = run("zedrouter", "NetworkMetrics");
+    UUID_PAIR_TO_NUM: AssignedNumber = persist("zedrouter", "UUIDPairToNum");
+    APP_INTERFACE_TO_NUM: AssignedAddress = persist("zedrouter", "AppInterfaceToNum");
+
+    NODE_AGENT_STATUS: NodeAgentStatus = run("nodeagent", "NodeAgentStatus");
+    DEVICE_OP_COUNTERS: DeviceOpCounters = persist("nodeagent", "DeviceOpCounters");
+    REBOOT_RECORD: RebootRecord = persist("nodeagent", "RebootRecord");
+}
