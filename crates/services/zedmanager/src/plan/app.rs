@@ -1,0 +1,307 @@
+//! One application that the config wants.
+
+use std::time::Duration;
+
+use agent::{Plan, Turn};
+use model::{
+    app::{AppCommandCounters, AppInstanceConfig},
+    domain::{DiskConfig, DomainConfig, DomainPhase, DomainStatus, DomainVif},
+    network::{AppNetworkConfig, AppNetworkPhase, AppNetworkStatus, AppVif},
+    volume::{VolumePhase, VolumeRefConfig, VolumeRefStatus},
+};
+
+use super::{Desired, Zedmanager, phase};
+
+/// Everything that is known about one application.
+pub(super) struct View<'a> {
+    pub(super) key: &'a str,
+    pub(super) config: &'a AppInstanceConfig,
+    pub(super) counters: AppCommandCounters,
+    /// A purge command whose volumes are being made.
+    pub(super) purging: bool,
+    /// Volumes of the generation that the guest shall have, in the config's order.
+    pub(super) wanted: Vec<VolumeRefConfig>,
+    pub(super) volumes: Vec<Option<&'a VolumeRefStatus>>,
+    pub(super) network: Option<&'a AppNetworkStatus>,
+    pub(super) domain: Option<&'a DomainStatus>,
+    /// The guest's configuration as published so far.
+    pub(super) own_domain: Option<&'a DomainConfig>,
+    /// The device halts all applications.
+    pub(super) halted_by_device: bool,
+    /// Left of the start delay.
+    pub(super) delay: Option<Duration>,
+}
+
+pub(super) fn plan(
+    turn: &Turn<'_, Zedmanager>,
+    key: &str,
+    config: &AppInstanceConfig,
+    plan: &mut Plan<Zedmanager>,
+) {
+    let desired = turn.desired;
+    if config.fault.is_some() {
+        keep_last_good(turn, key, config, plan);
+        return;
+    }
+    let view = view(turn, key, config);
+    if let Some(delay) = view.delay {
+        plan.wake_in(delay);
+    }
+    let domain = domain_config(&view);
+    let report = &mut plan.report;
+    report
+        .counters
+        .insert(key.to_owned(), view.counters.clone());
+    for volume_ref in volume_refs(&view, desired) {
+        report.volume_refs.insert(volume_ref.key(), volume_ref);
+    }
+    report
+        .networks
+        .insert(key.to_owned(), network_config(&view));
+    let status = phase::status(turn, &view, domain.as_ref());
+    if let Some(domain) = domain {
+        report.domains.insert(key.to_owned(), domain);
+    }
+    report.apps.insert(key.to_owned(), status);
+}
+
+/// A faulty new config changes nothing but the status.
+fn keep_last_good(
+    turn: &Turn<'_, Zedmanager>,
+    key: &str,
+    config: &AppInstanceConfig,
+    plan: &mut Plan<Zedmanager>,
+) {
+    let own = &turn.desired.own;
+    let report = &mut plan.report;
+    if let Some(counters) = own.counters.get(key) {
+        report.counters.insert(key.to_owned(), counters.clone());
+    }
+    report.volume_refs.extend(
+        own.volume_refs
+            .iter()
+            .filter(|(_, r)| r.app == config.id)
+            .map(|(k, r)| (k.clone(), r.clone())),
+    );
+    if let Some(network) = own.networks.get(key) {
+        report.networks.insert(key.to_owned(), network.clone());
+    }
+    if let Some(domain) = own.domains.get(key) {
+        let halt = halted_by_device(turn.desired);
+        report.domains.insert(
+            key.to_owned(),
+            DomainConfig {
+                activate: domain.activate && !halt,
+                ..domain.clone()
+            },
+        );
+    }
+    report
+        .apps
+        .insert(key.to_owned(), phase::status_of_faulty(turn, key, config));
+}
+
+fn view<'a>(turn: &Turn<'a, Zedmanager>, key: &'a str, config: &'a AppInstanceConfig) -> View<'a> {
+    let desired = turn.desired;
+    let mut counters = desired
+        .own
+        .counters
+        .get(key)
+        .cloned()
+        .unwrap_or(AppCommandCounters {
+            // The first sight of an application: commands of the past are not ours to repeat.
+            restart: config.restart_counter,
+            purge: config.purge_counter,
+            generation_offset: 0,
+        });
+    counters.restart = config.restart_counter;
+    let mut purging = false;
+    if counters.purge != config.purge_counter {
+        let next = AppCommandCounters {
+            purge: config.purge_counter,
+            generation_offset: counters.generation_offset + 1,
+            ..counters.clone()
+        };
+        let made = refs(config, next.generation_offset);
+        let all_made = made
+            .iter()
+            .all(|r| lookup(desired, r).is_some_and(|s| s.phase == VolumePhase::Created));
+        if all_made {
+            counters = next;
+        } else {
+            purging = true;
+        }
+    }
+    let wanted = refs(config, counters.generation_offset);
+    let elapsed = turn.uptime;
+    let delay = Duration::from_secs(u64::from(config.start_delay_seconds)).saturating_sub(elapsed);
+    let own_domain = desired.own.domains.get(key);
+    View {
+        key,
+        config,
+        volumes: wanted.iter().map(|r| lookup(desired, r)).collect(),
+        wanted,
+        purging,
+        counters,
+        network: desired.networks.as_ref().and_then(|t| t.get(key)),
+        domain: desired.domains.as_ref().and_then(|t| t.get(key)),
+        own_domain,
+        halted_by_device: halted_by_device(desired),
+        // A guest that was started once is not delayed again.
+        delay: Some(delay).filter(|d| !d.is_zero() && !own_domain.is_some_and(|d| d.activate)),
+    }
+}
+
+fn halted_by_device(desired: &Desired) -> bool {
+    desired
+        .node
+        .as_ref()
+        .is_some_and(|rows| rows.values().any(|n| n.halt_apps))
+}
+
+fn refs(config: &AppInstanceConfig, offset: u64) -> Vec<VolumeRefConfig> {
+    config
+        .volumes
+        .iter()
+        .map(|attachment| VolumeRefConfig {
+            app: config.id,
+            volume: attachment.volume,
+            device_generation: attachment.volume.generation + offset,
+            target: attachment.target,
+        })
+        .collect()
+}
+
+fn lookup<'a>(desired: &'a Desired, volume_ref: &VolumeRefConfig) -> Option<&'a VolumeRefStatus> {
+    desired.volumes.as_ref()?.get(&volume_ref.key())
+}
+
+/// The wanted volumes, those that a purge is making, and those that the guest still has open.
+fn volume_refs(view: &View<'_>, desired: &Desired) -> Vec<VolumeRefConfig> {
+    let mut all = view.wanted.clone();
+    if view.purging {
+        all.extend(refs(view.config, view.counters.generation_offset + 1));
+    }
+    let domains_known = desired.domains.is_some();
+    let may_run = |d: &DomainStatus| !matches!(d.phase, DomainPhase::Halted);
+    let moved_on = view
+        .domain
+        .is_none_or(|d| !may_run(d) || d.incarnation == incarnation(&view.counters));
+    if !(domains_known && moved_on) {
+        let have: Vec<String> = all.iter().map(VolumeRefConfig::key).collect();
+        let old = desired
+            .own
+            .volume_refs
+            .iter()
+            .filter(|(k, r)| r.app == view.config.id && !have.contains(k));
+        all.extend(old.map(|(_, r)| r.clone()));
+    }
+    all
+}
+
+fn network_config(view: &View<'_>) -> AppNetworkConfig {
+    AppNetworkConfig {
+        app: view.config.id,
+        display_name: view.config.display_name.clone(),
+        // Interfaces stay while the guest may still hold them.
+        activate: wants_to_run(view)
+            || view
+                .domain
+                .is_some_and(|d| !matches!(d.phase, DomainPhase::Halted)),
+        vifs: view
+            .config
+            .vifs
+            .iter()
+            .map(|vif| AppVif {
+                name: vif.name.clone(),
+                network_instance: vif.network_instance,
+                mac: vif.mac,
+                ip: vif.ip,
+                acls: vif.acls.clone(),
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn wants_to_run(view: &View<'_>) -> bool {
+    view.config.activate && !view.halted_by_device && view.delay.is_none()
+}
+
+/// Restarts in the low half, purges in the high half: either one makes it another number.
+pub(super) fn incarnation(counters: &AppCommandCounters) -> u64 {
+    (counters.generation_offset << 32) | u64::from(counters.restart)
+}
+
+/// The guest's configuration: new when everything for it is there, else as it was.
+fn domain_config(view: &View<'_>) -> Option<DomainConfig> {
+    let activate = wants_to_run(view);
+    let as_it_was = || {
+        view.own_domain.map(|own| DomainConfig {
+            activate: activate && own.activate,
+            ..own.clone()
+        })
+    };
+    if !activate {
+        return as_it_was();
+    }
+    let Some(complete) = complete(view) else {
+        return view.own_domain.cloned();
+    };
+    match view.own_domain {
+        Some(own) if own.incarnation == complete.incarnation && is_up(view) && own.activate => {
+            Some(DomainConfig {
+                display_name: complete.display_name,
+                ..own.clone()
+            })
+        }
+        Some(_) | None => Some(complete),
+    }
+}
+
+fn is_up(view: &View<'_>) -> bool {
+    // Unknown counts as up: what may be running is not changed.
+    view.domain.is_none_or(|d| {
+        matches!(
+            d.phase,
+            DomainPhase::Running { .. } | DomainPhase::Booting { .. } | DomainPhase::Halting { .. }
+        )
+    })
+}
+
+/// The configuration that the config asks for now, if every part of it is ready.
+pub(super) fn complete(view: &View<'_>) -> Option<DomainConfig> {
+    let mut disks = Vec::new();
+    for (wanted, status) in view.wanted.iter().zip(&view.volumes) {
+        let status = status.filter(|s| s.phase == VolumePhase::Created)?;
+        disks.push(DiskConfig {
+            volume: wanted.device_volume(),
+            path: status.path.clone()?,
+            format: status.format,
+            target: wanted.target,
+            read_only: status.read_only,
+        });
+    }
+    let mut vifs = Vec::new();
+    if !view.config.vifs.is_empty() {
+        let network = view.network.filter(|n| n.phase == AppNetworkPhase::Ready)?;
+        for wanted in &view.config.vifs {
+            let vif = network.vifs.iter().find(|v| v.name == wanted.name)?;
+            vifs.push(DomainVif {
+                vif: vif.vif.clone(),
+                bridge: vif.bridge.clone(),
+                mac: vif.mac,
+                mtu: vif.mtu,
+            });
+        }
+    }
+    Some(DomainConfig {
+        app: view.config.id,
+        display_name: view.config.display_name.clone(),
+        activate: true,
+        incarnation: incarnation(&view.counters),
+        resources: view.config.resources.clone(),
+        disks,
+        vifs,
+        user_data: view.config.user_data.clone(),
+    })
+}
