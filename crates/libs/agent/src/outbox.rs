@@ -1,6 +1,6 @@
 //! From a report to the bus: publish what changed, remove the rest, say that it is complete.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bus::{BusError, Object, Rows, Topic};
 use serde_json::Value;
@@ -34,15 +34,16 @@ impl Outbox {
 
     /// Publishes in order, removes in reverse order, then marks each topic as ready.
     /// Goes on after an error with what is left and returns the first one.
+    /// Returns how many rows changed, and whether the service reads one of them back.
     pub(crate) fn flush(
         self,
         tables: &mut Tables,
         ready: &mut BTreeSet<&'static str>,
-    ) -> Result<usize, BusError> {
+    ) -> Result<(usize, bool), BusError> {
         let mut first = Ok(());
-        let mut changed = 0;
-        let mut note = |result: Result<usize, BusError>| match result {
-            Ok(n) => changed += n,
+        let mut changed = BTreeMap::<&str, usize>::new();
+        let mut note = |name: &'static str, result: Result<usize, BusError>| match result {
+            Ok(n) => *changed.entry(name).or_default() += n,
             Err(error) => {
                 warn!(%error, "cannot publish");
                 if first.is_ok() {
@@ -51,10 +52,10 @@ impl Outbox {
             }
         };
         for table in &self.tables {
-            note(table.publish(tables));
+            note(table.name(), table.publish(tables));
         }
         for table in self.tables.iter().rev() {
-            note(table.prune(tables));
+            note(table.name(), table.prune(tables));
         }
         for table in &self.tables {
             if !ready.contains(table.name()) {
@@ -62,10 +63,13 @@ impl Outbox {
                 if result.is_ok() {
                     ready.insert(table.name());
                 }
-                note(result.map(|()| 0));
+                note(table.name(), result.map(|()| 0));
             }
         }
-        first.map(|()| changed)
+        let again = changed
+            .iter()
+            .any(|(name, n)| *n > 0 && tables.reads_back(name));
+        first.map(|()| (changed.values().sum(), again))
     }
 }
 

@@ -48,6 +48,8 @@ pub struct TurnOutcome {
     pub applied: usize,
     /// Slow actions started.
     pub started: usize,
+    /// A row that the service reads back changed: the next turn is due at once.
+    pub again: bool,
     /// Slow actions in flight after the turn.
     pub running: usize,
     /// When the next turn is due though nothing changes.
@@ -159,11 +161,12 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
         } = plan;
         let mut outbox = Outbox::default();
         report.put(&mut outbox);
-        let changed_rows = outbox
-            .flush(&mut self.tables, &mut self.ready)
-            .map_err(|e| {
-                Failure::of(Code::BusWrite, format!("service {}", S::NAME), &e).transient()
-            })?;
+        let (changed_rows, again) =
+            outbox
+                .flush(&mut self.tables, &mut self.ready)
+                .map_err(|e| {
+                    Failure::of(Code::BusWrite, format!("service {}", S::NAME), &e).transient()
+                })?;
         self.heartbeat.beat();
 
         let decision = self.ledger.decide(&actions, self.clock.uptime());
@@ -188,6 +191,7 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
         Ok(TurnOutcome {
             waiting_for: Vec::new(),
             changed_rows,
+            again,
             applied,
             started,
             running: self.tasks.len(),
@@ -240,7 +244,7 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
                 if let Some(ended) = self.done.1.recv().await {
                     self.finish(ended);
                 }
-            } else if outcome.applied == 0 {
+            } else if outcome.applied == 0 && !outcome.again {
                 return Ok(Settled::Quiet);
             }
         }
@@ -258,7 +262,7 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
             bus.borrow_and_update();
             let outcome = self.turn().await;
             let wake = match outcome {
-                Ok(outcome) if outcome.applied > 0 => {
+                Ok(outcome) if outcome.applied > 0 || outcome.again => {
                     self.observe_failures = 0;
                     Some(Duration::ZERO)
                 }

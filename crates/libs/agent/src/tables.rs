@@ -1,6 +1,10 @@
 //! The tables that a service reads.
 
-use std::{any::Any, collections::BTreeMap, sync::Arc};
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bus::{Bus, Object, Publisher, Rows, Subscription, Topic};
 use tracing::warn;
@@ -15,6 +19,8 @@ pub struct Tables {
     missing: Vec<String>,
     asked: Vec<(&'static str, &'static str)>,
     own: BTreeMap<&'static str, Slot>,
+    /// Own topics that the service reads back: a change of one is an input of the next turn.
+    read_back: BTreeSet<&'static str>,
 }
 
 impl Tables {
@@ -25,6 +31,7 @@ impl Tables {
             missing: Vec::new(),
             asked: Vec::new(),
             own: BTreeMap::new(),
+            read_back: BTreeSet::new(),
         }
     }
 
@@ -69,10 +76,15 @@ impl Tables {
     /// The service's own rows as last published, also those of before its restart (and, for a
     /// persistent topic, of before the reboot): the memory of what cannot be observed.
     pub fn own<T: Object>(&mut self, topic: &Topic<T>) -> Arc<Rows<T>> {
+        self.read_back.insert(topic.name());
         match self.publisher(topic) {
             Some(publisher) => Arc::new(publisher.rows().clone()),
             None => Arc::default(),
         }
+    }
+
+    pub(crate) fn reads_back(&self, topic: &str) -> bool {
+        self.read_back.contains(topic)
     }
 
     pub(crate) fn publisher<T: Object>(&mut self, topic: &Topic<T>) -> Option<&mut Publisher<T>> {

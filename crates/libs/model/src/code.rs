@@ -92,10 +92,14 @@ codes! {
         "Wrong maximum size or wrong file.", "Correct the size at the controller.";
     DownloadStalled = "download.stalled", "No bytes arrived for too long.",
         "A bad link, an overloaded server.", "Resumed by itself; timer.download.stalled sets the limit.";
+    DownloadWrite = "download.write", "The downloaded bytes could not be written.",
+        "A disk error, a read-only file system.", "Check the disk.";
     VerifyDigest = "verify.digest", "The image's SHA-256 is not the one in the config.",
         "A damaged or exchanged file, a wrong digest in the config.", "Correct the digest or the file; it is fetched again after a while.";
     VerifyRead = "verify.read", "The downloaded file could not be read.",
         "A disk error.", "Check the disk.";
+    VerifyWrite = "verify.write", "The verified copy of an image could not be written.",
+        "A disk error, a read-only file system.", "Check the disk.";
     VolumeCreate = "volume.create", "The volume could not be created.",
         "A damaged image, a disk error.", "See the causes.";
     VolumeSpace = "volume.space", "There is not enough disk space for the volume.",

@@ -62,6 +62,16 @@ impl Fault {
         self
     }
 
+    /// Keeps the time at which `old`, the fault published last, was first met if it is the same
+    /// trouble (code and object), so that a repeated plan publishes an unchanged row.
+    #[must_use]
+    pub fn continuing(mut self, old: Option<&Fault>) -> Self {
+        if let Some(old) = old.filter(|old| old.code == self.code && old.object == self.object) {
+            self.since = old.since;
+        }
+        self
+    }
+
     /// Adds the chain of sources of `error`, without `error` itself.
     #[must_use]
     pub fn caused_by(mut self, error: &dyn std::error::Error) -> Self {

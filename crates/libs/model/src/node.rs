@@ -105,9 +105,10 @@ pub struct ZedAgentStatus {
     /// Attestation state.
     #[serde(default)]
     pub attest: AttestPhase,
-    /// A reboot that the controller asks for, until it is carried out.
+    /// What the config's device commands say, with the controller's counters; nodeagent knows which
+    /// of them are news.
     #[serde(default)]
-    pub reboot: Option<DeviceOperation>,
+    pub operations: Vec<DeviceOperation>,
     /// Bumped by the controller when it wants every report again.
     #[serde(default)]
     pub controller_epoch: i64,
@@ -148,6 +149,12 @@ pub struct DeviceOpCounters {
     /// Shutdown counter last carried out; none before the first config.
     #[serde(default)]
     pub shutdown: Option<u32>,
+    /// Power-off counter last carried out; none before the first config.
+    #[serde(default)]
+    pub power_off: Option<u32>,
+    /// Boots since installation.
+    #[serde(default)]
+    pub boots: u32,
 }
 
 /// Why the device booted, EVE's `BootReason`.
