@@ -1,0 +1,289 @@
+//! The bus in memory, for tests: the behaviour of the file store without its files.
+//!
+//! Objects are kept as JSON here too, so that what doesn't survive serialization fails in every test.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, Weak},
+};
+
+use crate::{
+    BusError,
+    feed::Feed,
+    lock::Lock,
+    store::{Durable, Known, Raw, ReadyMark, Stamp, Store, Summary, Writer},
+    topic::Place,
+};
+
+/// All topics of one bus in memory.
+#[derive(Default)]
+pub(crate) struct MemoryStore {
+    tables: Arc<Mutex<BTreeMap<Place, Table>>>,
+}
+
+#[derive(Default)]
+struct Table {
+    rows: BTreeMap<String, Row>,
+    last_good: BTreeMap<String, Vec<u8>>,
+    quarantine: BTreeMap<String, Vec<u8>>,
+    ready: Option<ReadyMark>,
+    generation: u64,
+    versions: u64,
+    /// Somebody has published here; a mere subscription makes a table too.
+    made: bool,
+    feeds: Vec<Weak<Feed>>,
+}
+
+struct Row {
+    json: Vec<u8>,
+    stamp: Stamp,
+}
+
+impl Table {
+    fn stamp(&mut self, size: usize) -> Stamp {
+        self.versions += 1;
+        Stamp {
+            id: self.versions,
+            size: size as u64,
+            mtime: 0,
+            ctime: 0,
+            settled: true,
+        }
+    }
+
+    fn tell(&mut self, news: impl Fn(&Feed)) {
+        self.feeds.retain(|feed| match feed.upgrade() {
+            Some(feed) => {
+                news(&feed);
+                true
+            }
+            None => false,
+        });
+    }
+
+    fn raw(name: &str, row: &Row) -> Raw {
+        Raw {
+            name: name.to_owned(),
+            key: Ok(name.to_owned()),
+            stamp: row.stamp,
+            bytes: Ok(row.json.clone()),
+        }
+    }
+}
+
+impl MemoryStore {
+    fn open(&self, place: &Place, take_over: bool) -> Box<dyn Writer> {
+        let mut tables = self.tables.held();
+        let table = tables.entry(place.clone()).or_default();
+        table.made = true;
+        if take_over && table.ready.take().is_some() {
+            table.tell(Feed::mark);
+        }
+        Box::new(MemoryWriter {
+            tables: Arc::clone(&self.tables),
+            place: place.clone(),
+        })
+    }
+
+    fn with<R>(&self, place: &Place, look: impl FnOnce(&Table) -> R) -> Option<R> {
+        self.tables.held().get(place).map(look)
+    }
+}
+
+impl Store for MemoryStore {
+    fn writer(&self, place: &Place) -> Result<Box<dyn Writer>, BusError> {
+        Ok(self.open(place, true))
+    }
+
+    fn intruder(&self, place: &Place) -> Result<Box<dyn Writer>, BusError> {
+        Ok(self.open(place, false))
+    }
+
+    fn scan(
+        &self,
+        place: &Place,
+        known: &dyn Known,
+        sink: &mut dyn FnMut(Raw),
+    ) -> Result<Vec<String>, BusError> {
+        // The reader may ask for more while it takes the rows: the table can't stay locked.
+        let mut changed = Vec::new();
+        let there = self.with(place, |table| {
+            for (name, row) in &table.rows {
+                if !known
+                    .stamp(name)
+                    .is_some_and(|stamp| stamp.still(&row.stamp))
+                {
+                    changed.push(Table::raw(name, row));
+                }
+            }
+            table.rows.keys().cloned().collect()
+        });
+        changed.into_iter().for_each(sink);
+        Ok(there.unwrap_or_default())
+    }
+
+    fn fetch(&self, place: &Place, name: &str) -> Result<Option<Raw>, BusError> {
+        Ok(self
+            .with(place, |table| {
+                table.rows.get(name).map(|row| Table::raw(name, row))
+            })
+            .flatten())
+    }
+
+    fn last_good(&self, place: &Place, name: &str) -> Result<Option<Vec<u8>>, BusError> {
+        Ok(self
+            .with(place, |table| table.last_good.get(name).cloned())
+            .flatten())
+    }
+
+    fn ready(
+        &self,
+        place: &Place,
+        _seen: Option<&ReadyMark>,
+    ) -> Result<Option<ReadyMark>, BusError> {
+        Ok(self.with(place, |table| table.ready).flatten())
+    }
+
+    fn attach(&self, place: &Place, feed: &Arc<Feed>) -> Result<(), BusError> {
+        let mut tables = self.tables.held();
+        let feeds = &mut tables.entry(place.clone()).or_default().feeds;
+        let feed = Arc::downgrade(feed);
+        if !feeds.iter().any(|known| known.ptr_eq(&feed)) {
+            feeds.push(feed);
+        }
+        Ok(())
+    }
+
+    fn detach(&self, place: &Place, feed: &Arc<Feed>) {
+        let feed = Arc::downgrade(feed);
+        if let Some(table) = self.tables.held().get_mut(place) {
+            table.feeds.retain(|known| !known.ptr_eq(&feed));
+        }
+    }
+
+    fn places(&self) -> Result<Vec<Place>, BusError> {
+        Ok(self
+            .tables
+            .held()
+            .iter()
+            .filter(|(_, table)| table.made)
+            .map(|(place, _)| place.clone())
+            .collect())
+    }
+
+    fn summary(&self, place: &Place) -> Result<Summary, BusError> {
+        let summary = self.with(place, |table| Summary {
+            ready: table.ready.is_some(),
+            generation: table.generation,
+            rows: table.rows.len(),
+            quarantined: table.quarantine.len(),
+        });
+        summary.ok_or_else(|| BusError::NoTopic {
+            topic: place.to_string(),
+        })
+    }
+}
+
+struct MemoryWriter {
+    tables: Arc<Mutex<BTreeMap<Place, Table>>>,
+    place: Place,
+}
+
+impl MemoryWriter {
+    fn with<R>(&self, change: impl FnOnce(&mut Table) -> R) -> R {
+        let mut tables = self.tables.held();
+        change(tables.entry(self.place.clone()).or_default())
+    }
+}
+
+impl Writer for MemoryWriter {
+    fn load(&mut self, sink: &mut dyn FnMut(Raw)) -> Result<(), BusError> {
+        let rows: Vec<_> = self.with(|table| {
+            table
+                .rows
+                .iter()
+                .map(|(name, row)| Table::raw(name, row))
+                .collect()
+        });
+        rows.into_iter().for_each(sink);
+        Ok(())
+    }
+
+    fn intact(&self) -> Result<bool, BusError> {
+        Ok(true)
+    }
+
+    fn recreate(&mut self) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    fn put(&mut self, key: &str, json: &[u8], _durable: Durable) -> Result<(), BusError> {
+        let persistent = self.place.persistent;
+        self.with(|table| {
+            let stamp = table.stamp(json.len());
+            let old = table.rows.insert(
+                key.to_owned(),
+                Row {
+                    json: json.to_vec(),
+                    stamp,
+                },
+            );
+            if let Some(old) = old
+                && persistent
+            {
+                table.last_good.insert(key.to_owned(), old.json);
+            }
+            table.tell(|feed| feed.row(key));
+        });
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &str, _durable: Durable) -> Result<bool, BusError> {
+        Ok(self.with(|table| {
+            table.last_good.remove(key);
+            let there = table.rows.remove(key).is_some();
+            if there {
+                table.tell(|feed| feed.row(key));
+            }
+            there
+        }))
+    }
+
+    fn flush(&mut self) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    fn quarantine(&mut self, name: &str, restore: bool) -> Result<(), BusError> {
+        self.with(|table| {
+            if let Some(row) = table.rows.remove(name) {
+                table.quarantine.insert(name.to_owned(), row.json);
+            }
+            let earlier = table.last_good.remove(name);
+            if let Some(json) = earlier
+                && restore
+            {
+                let stamp = table.stamp(json.len());
+                table.rows.insert(name.to_owned(), Row { json, stamp });
+            }
+            table.tell(|feed| feed.row(name));
+        });
+        Ok(())
+    }
+
+    fn last_good(&self, name: &str) -> Result<Option<Vec<u8>>, BusError> {
+        Ok(self.with(|table| table.last_good.get(name).cloned()))
+    }
+
+    fn set_ready(&mut self) -> Result<u64, BusError> {
+        Ok(self.with(|table| {
+            let stamp = table.stamp(0);
+            table.generation += 1;
+            table.ready = Some(ReadyMark {
+                generation: table.generation,
+                stamp,
+            });
+            table.tell(Feed::mark);
+            table.generation
+        }))
+    }
+}
