@@ -276,7 +276,7 @@ impl VmSpec {
     /// translated code, QEMU itself and the screen. Measured on busy guests; for admission. A hard
     /// memory limit needs a reserve on top, since reaching it kills the guest.
     pub fn host_memory_kib(&self, accel: &Accel) -> u64 {
-        const QEMU_KIB: u64 = 72 * 1024;
+        const QEMU_KIB: u64 = 80 * 1024;
         const SCREEN_KIB: u64 = 32 * 1024;
         let cache = match accel {
             Accel::Kvm => 0,

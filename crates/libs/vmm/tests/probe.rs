@@ -125,3 +125,10 @@ async fn the_whole_probe() {
     let answer = probe(nothing.path(), Force::Auto, &good).await;
     assert_eq!(answer, Accel::Tcg { reason });
 }
+
+/// This test program doesn't know the argument, as a service that forgot the hook would not.
+#[tokio::test]
+async fn a_program_without_the_hook_gives_no_kvm() {
+    let outcome = Child::this_program().run(1, LIMIT).await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+}

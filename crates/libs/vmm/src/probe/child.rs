@@ -35,13 +35,14 @@ pub struct Child {
 }
 
 impl Child {
-    /// This program, under the name it was started with (a multi-call binary looks at it).
-    pub fn this_program() -> std::io::Result<Self> {
-        Ok(Self {
-            program: std::env::current_exe()?,
+    /// This program, under the name it was started with (a multi-call binary looks at it). Not by
+    /// its path: an update may have replaced the file since.
+    pub fn this_program() -> Self {
+        Self {
+            program: "/proc/self/exe".into(),
             arg0: std::env::args_os().next(),
             arguments: vec![CHILD_ARGUMENT.into()],
-        })
+        }
     }
 
     /// Another program, or this one with other arguments; it must get to [`run_loop`].
