@@ -271,7 +271,10 @@ fn tls_reason(error: &rustls::Error) -> Reason {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. } => Reason::CertificateTime,
-            CertificateError::UnknownIssuer => Reason::UnknownAuthority,
+            // A root of the same name with another key is another root.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                Reason::UnknownAuthority
+            }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 Reason::CertificateName
             }

@@ -1,0 +1,303 @@
+//! The controller's certificates (`ZControllerCert`) and their chain to the device's root.
+//! Pure: the caller keeps the bytes and gives the time.
+//!
+//! Exactly one signing certificate, at least one for ECDH, any number of intermediates;
+//! each leaf must lead to a root of the CONFIG partition at the given time and, if it
+//! limits its use, be allowed for a TLS server.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use api::certs::{ZCert, ZCertType, ZControllerCert};
+use jiff::Timestamp;
+use prost::Message;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use thiserror::Error;
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+use crate::pem::{PemError, PublicKey, first_certificate, not_before, public_key, sha256};
+use crate::status::SenderStatus;
+
+/// Why the controller's certificates are not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CertsError {
+    /// Not the message.
+    #[error("not a ZControllerCert: {0}")]
+    Malformed(String),
+    /// A certificate of a kind that has no place here.
+    #[error("certificate {index} has the type {kind}")]
+    Kind {
+        /// Position, from 0.
+        index: usize,
+        /// As in the message.
+        kind: i32,
+    },
+    /// A certificate can't be read.
+    #[error("certificate {index}")]
+    Unreadable {
+        /// Position, from 0.
+        index: usize,
+        /// Why.
+        #[source]
+        source: PemError,
+    },
+    /// Not exactly one signing certificate.
+    #[error("{0} signing certificates instead of one")]
+    Signing(usize),
+    /// No certificate for key exchange.
+    #[error("no certificate for ECDH key exchange")]
+    NoEcdh,
+    /// The chain does not hold.
+    #[error("certificate {index} has no valid chain to the device's root: {why}")]
+    Chain {
+        /// Position, from 0.
+        index: usize,
+        /// The verifier's words.
+        why: String,
+        /// What they mean.
+        status: SenderStatus,
+    },
+    /// The root certificates can't be read.
+    #[error("root certificates: {0}")]
+    Roots(String),
+}
+
+impl CertsError {
+    /// EVE's name for it.
+    pub fn status(&self) -> SenderStatus {
+        match self {
+            Self::Chain { status, .. } => *status,
+            Self::Malformed(_)
+            | Self::Kind { .. }
+            | Self::Unreadable { .. }
+            | Self::Signing(_)
+            | Self::NoEcdh
+            | Self::Roots(_) => SenderStatus::Failed,
+        }
+    }
+}
+
+/// The roots that signing chains end in: root-certificate.pem.
+#[derive(Debug, Clone)]
+pub struct SigningRoots(Vec<TrustAnchor<'static>>);
+
+impl SigningRoots {
+    /// Every certificate of a PEM text; at least one.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, CertsError> {
+        let mut anchors = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| CertsError::Roots(error.to_string()))?;
+            let anchor = anchor_from_trusted_cert(&certificate)
+                .map_err(|error| CertsError::Roots(error.to_string()))?;
+            anchors.push(anchor.to_owned());
+        }
+        if anchors.is_empty() {
+            return Err(CertsError::Roots("there is no PEM certificate".to_owned()));
+        }
+        Ok(Self(anchors))
+    }
+}
+
+/// The certificate that the controller signs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningCert {
+    hash: [u8; 32],
+    key: PublicKey,
+    not_before: i64,
+}
+
+impl SigningCert {
+    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, PemError> {
+        let der = first_certificate(pem)?;
+        Ok(Self {
+            hash: sha256(pem),
+            key: public_key(&der)?,
+            not_before: not_before(&der)?,
+        })
+    }
+
+    /// SHA-256 of the PEM text as delivered: how envelopes name it.
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// Its public key.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// Begin of its validity, seconds since 1970; a LOC must not hand out an older one.
+    pub fn not_before(&self) -> i64 {
+        self.not_before
+    }
+}
+
+/// A certificate for key exchange, as delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EcdhCert {
+    /// The hash by which cipher contexts name it; opaque.
+    pub hash: Vec<u8>,
+    /// PEM text.
+    pub pem: Vec<u8>,
+}
+
+/// Certificates of the controller whose chains hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerCerts {
+    signing: SigningCert,
+    signing_as_ecdh: EcdhCert,
+    ecdh: Vec<EcdhCert>,
+    hashes: BTreeSet<Vec<u8>>,
+    bytes: Vec<u8>,
+}
+
+impl ControllerCerts {
+    /// Checks a bare `ZControllerCert`, as fetched or as kept by an earlier boot.
+    pub fn verify(bytes: &[u8], roots: &SigningRoots, now: Timestamp) -> Result<Self, CertsError> {
+        let message = ZControllerCert::decode(bytes)
+            .map_err(|error| CertsError::Malformed(error.to_string()))?;
+        let kinds = message
+            .certs
+            .iter()
+            .enumerate()
+            .map(kind)
+            .collect::<Result<Vec<_>, _>>()?;
+        let of = |wanted: Kind| {
+            let pairs = kinds.iter().zip(&message.certs).enumerate();
+            pairs
+                .filter(move |(_, (kind, _))| **kind == wanted)
+                .map(|(index, (_, cert))| (index, cert))
+        };
+        let intermediates = of(Kind::Intermediate)
+            .map(|(index, cert)| certificate(index, cert))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (index, cert) in of(Kind::Signing).chain(of(Kind::Ecdh)) {
+            verify_chain(
+                index,
+                &certificate(index, cert)?,
+                &intermediates,
+                roots,
+                now,
+            )?;
+        }
+        let signing: Vec<(usize, &ZCert)> = of(Kind::Signing).collect();
+        let [(index, signing)] = signing.as_slice() else {
+            return Err(CertsError::Signing(signing.len()));
+        };
+        let ecdh: Vec<EcdhCert> = of(Kind::Ecdh).map(|(_, cert)| as_ecdh(cert)).collect();
+        if ecdh.is_empty() {
+            return Err(CertsError::NoEcdh);
+        }
+        Ok(Self {
+            signing: SigningCert::from_pem(&signing.cert).map_err(|source| {
+                CertsError::Unreadable {
+                    index: *index,
+                    source,
+                }
+            })?,
+            signing_as_ecdh: as_ecdh(signing),
+            ecdh,
+            hashes: message
+                .certs
+                .iter()
+                .map(|cert| cert.cert_hash.clone())
+                .collect(),
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    /// The certificate that the controller signs with.
+    pub fn signing(&self) -> &SigningCert {
+        &self.signing
+    }
+
+    /// The certificate that a cipher context names by its hash. The type is not looked at:
+    /// controllers also encrypt with their signing certificate.
+    pub fn by_hash(&self, hash: &[u8]) -> Option<&EcdhCert> {
+        std::iter::once(&self.signing_as_ecdh)
+            .chain(&self.ecdh)
+            .find(|cert| cert.hash == hash)
+    }
+
+    /// The bare `ZControllerCert` as delivered, to be kept.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// True if it holds other certificates than `other`; the order means nothing.
+    pub fn differs_from(&self, other: &Self) -> bool {
+        self.hashes != other.hashes
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Signing,
+    Intermediate,
+    Ecdh,
+}
+
+fn kind((index, cert): (usize, &ZCert)) -> Result<Kind, CertsError> {
+    match ZCertType::try_from(cert.r#type) {
+        Ok(ZCertType::CertTypeControllerSigning) => Ok(Kind::Signing),
+        Ok(ZCertType::CertTypeControllerIntermediate) => Ok(Kind::Intermediate),
+        Ok(ZCertType::CertTypeControllerEcdhExchange) => Ok(Kind::Ecdh),
+        Ok(_) | Err(_) => Err(CertsError::Kind {
+            index,
+            kind: cert.r#type,
+        }),
+    }
+}
+
+fn as_ecdh(cert: &ZCert) -> EcdhCert {
+    EcdhCert {
+        hash: cert.cert_hash.clone(),
+        pem: cert.cert.clone(),
+    }
+}
+
+fn certificate(index: usize, cert: &ZCert) -> Result<CertificateDer<'static>, CertsError> {
+    first_certificate(&cert.cert).map_err(|source| CertsError::Unreadable { index, source })
+}
+
+fn verify_chain(
+    index: usize,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'static>],
+    roots: &SigningRoots,
+    now: Timestamp,
+) -> Result<(), CertsError> {
+    let seconds = u64::try_from(now.as_second()).unwrap_or(0);
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    // Required if present: a leaf that does not limit its use is fine.
+    let usage = KeyUsage::server_auth();
+    EndEntityCert::try_from(leaf)
+        .and_then(|leaf| {
+            let algorithms = webpki::ALL_VERIFICATION_ALGS;
+            leaf.verify_for_usage(algorithms, &roots.0, intermediates, time, usage, None, None)
+                .map(|_| ())
+        })
+        .map_err(|error| CertsError::Chain {
+            index,
+            why: error.to_string(),
+            status: chain_status(&error),
+        })
+}
+
+fn chain_status(error: &webpki::Error) -> SenderStatus {
+    match error {
+        webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => {
+            SenderStatus::CertInvalid
+        }
+        // A root of the same name with another key is another root.
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            SenderStatus::CertUnknownAuthority
+        }
+        _ => SenderStatus::Failed,
+    }
+}
+
+#[cfg(test)]
+#[path = "certs_tests.rs"]
+mod tests;

@@ -1,0 +1,145 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::*;
+use crate::signer::Signer;
+
+/// Predictable bytes.
+fn counting(start: u8) -> impl FnMut(&mut [u8]) -> Result<(), NoRandomness> {
+    let mut next = start;
+    move |buffer: &mut [u8]| {
+        for byte in buffer {
+            *byte = next;
+            next = next.wrapping_add(1);
+        }
+        Ok(())
+    }
+}
+
+fn now() -> Timestamp {
+    "2026-03-01T12:00:00.5Z".parse().unwrap()
+}
+
+#[test]
+fn the_certificate_is_what_controllers_expect() {
+    let made = generate(now(), &mut counting(1)).unwrap();
+    let signer =
+        SoftwareKey::from_pem("device", made.cert_pem.as_bytes(), made.key_pem.as_bytes()).unwrap();
+    let (_, cert) = X509Certificate::from_der(signer.certificate().der()).unwrap();
+    let time = |text: &str| text.parse::<Timestamp>().unwrap().as_second();
+    assert_eq!(
+        cert.validity().not_before.timestamp(),
+        time("2026-02-28T12:00:00Z")
+    );
+    assert_eq!(
+        cert.validity().not_after.timestamp(),
+        time("2046-02-28T12:00:00Z")
+    );
+    assert_eq!(cert.subject().to_string(), "O=The Linux Foundation, CN=EVE");
+    assert_eq!(cert.issuer().to_string(), cert.subject().to_string());
+    assert!(cert.is_ca());
+    let usage = cert.key_usage().unwrap().unwrap().value;
+    assert!(usage.digital_signature() && usage.key_cert_sign());
+    let extended = cert.extended_key_usage().unwrap().unwrap().value;
+    assert!(extended.client_auth && extended.server_auth && !extended.any);
+    assert!(cert.raw_serial()[0] < 0x80);
+    cert.verify_signature(None).unwrap();
+    assert!(made.key_pem.starts_with("-----BEGIN EC PRIVATE KEY-----"));
+    assert!(made.cert_pem.ends_with("-----END CERTIFICATE-----\n"));
+    assert!(!made.cert_pem.contains('\r'));
+}
+
+#[test]
+fn the_same_randomness_and_time_make_the_same_identity() {
+    let make = |start| generate(now(), &mut counting(start)).unwrap();
+    assert!(make(1) == make(1));
+    assert!(make(1).key_pem != make(2).key_pem);
+}
+
+#[test]
+fn bytes_that_are_no_key_are_drawn_again() {
+    let mut first = true;
+    let mut random = move |buffer: &mut [u8]| {
+        // All ones is beyond the order of the group.
+        buffer.fill(if first { 0xff } else { 7 });
+        first = false;
+        Ok(())
+    };
+    generate(now(), &mut random).unwrap();
+    let mut none = |_: &mut [u8]| Err(NoRandomness);
+    assert!(matches!(
+        generate(now(), &mut none),
+        Err(IdentityError::Random(_))
+    ));
+}
+
+#[test]
+fn an_identity_is_made_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, made) = load_or_create(dir.path(), now(), &mut counting(1)).unwrap();
+    assert!(made);
+    let (second, made) = load_or_create(dir.path(), now(), &mut counting(99)).unwrap();
+    assert!(!made);
+    assert_eq!(first.certificate().pem(), second.certificate().pem());
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(dir.path().join(KEY_FILE))
+            .unwrap()
+            .permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_power_cut_between_the_files_keeps_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    load_or_create(dir.path(), now(), &mut counting(1)).unwrap();
+    let key = std::fs::read(dir.path().join(KEY_FILE)).unwrap();
+    std::fs::remove_file(dir.path().join(CERT_FILE)).unwrap();
+    let (signer, made) = load_or_create(dir.path(), now(), &mut counting(50)).unwrap();
+    assert!(made);
+    assert_eq!(std::fs::read(dir.path().join(KEY_FILE)).unwrap(), key);
+    signer.sign_digest(&[7; 32]).unwrap();
+}
+
+#[test]
+fn what_is_broken_is_said_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    load_or_create(dir.path(), now(), &mut counting(1)).unwrap();
+    let other = generate(now(), &mut counting(77)).unwrap();
+    std::fs::write(dir.path().join(KEY_FILE), &other.key_pem).unwrap();
+    let mismatch = load_or_create(dir.path(), now(), &mut counting(1)).unwrap_err();
+    assert!(matches!(
+        &mismatch,
+        IdentityError::Stored {
+            source: SignerError::Mismatch { .. },
+            ..
+        }
+    ));
+    std::fs::write(dir.path().join(KEY_FILE), "rubbish").unwrap();
+    let garbage = load_or_create(dir.path(), now(), &mut counting(1)).unwrap_err();
+    assert!(matches!(
+        &garbage,
+        IdentityError::Stored {
+            source: SignerError::Key { .. },
+            ..
+        }
+    ));
+    std::fs::remove_file(dir.path().join(CERT_FILE)).unwrap();
+    let garbage = load_or_create(dir.path(), now(), &mut counting(1)).unwrap_err();
+    assert!(matches!(
+        &garbage,
+        IdentityError::Stored {
+            source: SignerError::Key { .. },
+            ..
+        }
+    ));
+    assert_eq!(
+        std::fs::read(dir.path().join(KEY_FILE)).unwrap(),
+        b"rubbish"
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(CERT_FILE), &other.cert_pem).unwrap();
+    let lost = load_or_create(dir.path(), now(), &mut counting(1)).unwrap_err();
+    assert!(matches!(lost, IdentityError::KeyLost(_)));
+}
