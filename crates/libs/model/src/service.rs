@@ -8,6 +8,12 @@ use crate::fault::Fault;
 /// Where a unit is on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ServicePhase {
+    /// Not started yet: these come first.
+    #[serde(rename_all = "PascalCase")]
+    Waiting {
+        /// The units that it waits for.
+        after: Vec<String>,
+    },
     /// Started, has not said that it is ready.
     #[serde(rename_all = "PascalCase")]
     Starting {
@@ -30,13 +36,15 @@ pub enum ServicePhase {
         /// When it is started again.
         until: Timestamp,
     },
-    /// Asked to stop; killed at the deadline.
+    /// Asked to stop (or found hung); killed at the deadline.
     #[serde(rename_all = "PascalCase")]
     Stopping {
+        /// Process id.
+        pid: u32,
         /// When it will be killed.
         deadline: Timestamp,
     },
-    /// Does not run, as wanted.
+    /// Does not run, and is not started again by itself.
     Stopped,
 }
 
@@ -44,7 +52,7 @@ pub enum ServicePhase {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ServiceStatus {
-    /// Its name.
+    /// Its name: a service's, or `<owner>/<name>` of a transient unit.
     pub name: String,
     /// How far it is.
     pub phase: ServicePhase,
@@ -54,9 +62,21 @@ pub struct ServiceStatus {
     /// User that it runs as.
     #[serde(default)]
     pub uid: u32,
-    /// How it last ended, for people.
+    /// Memory charged to it and its children, rounded to MiB, where the kernel tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Its memory limit in bytes, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<u64>,
+    /// What it says of itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub status_text: String,
+    /// How it last ended, for people; empty if it never did.
     #[serde(default)]
     pub last_exit: String,
+    /// When it last ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit_at: Option<Timestamp>,
     /// What keeps it from running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,

@@ -6,6 +6,9 @@
 /// The group `eve`: every service is in it, the bus is readable to it.
 pub const EVE_GID: u32 = 47_100;
 
+/// The group of those that may read the device's private keys.
+pub const KEYS_GID: u32 = 47_099;
+
 /// First of the uids for guests (QEMU processes), one per guest.
 pub const GUEST_UID_FIRST: u32 = 48_000;
 /// Last of the uids for guests.

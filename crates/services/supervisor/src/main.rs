@@ -1,0 +1,8 @@
+//! The supervisor's binary; see the library.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    supervisor::main()
+}

@@ -1,0 +1,382 @@
+//! The services of the device: one table, everything about each of them in one place.
+//!
+//! What a row doesn't give, the service doesn't have: it runs as its own user with no capabilities, in
+//! its own memory limit, and reaches only these paths (and what every program needs, see
+//! `sandbox.rs`). Every service may read the bus and write its own part of it.
+//!
+//! `after` is a preference for a quick and quiet start, not a condition: services wait for their
+//! inputs by themselves, and a unit that doesn't come up keeps no other down.
+
+use std::path::Path;
+use std::time::Duration;
+
+use units::{Capability, Limits, Paths, RestartPolicy, UnitName, UnitSpec, ids};
+
+use crate::machine::{Origin, Unit};
+
+/// One row: a service and what it may.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// Its name: of the binary, the unit, the bus directory.
+    pub name: &'static str,
+    /// Services that are started before it.
+    pub after: &'static [&'static str],
+    /// Capabilities.
+    pub capabilities: &'static [Capability],
+    /// Whether it may read the device's private keys.
+    pub keys: bool,
+    /// Paths that it may read,
+    pub read: &'static [At],
+    /// and write.
+    pub write: &'static [At],
+    /// Memory limit in MiB: several times what it needs, against leaks.
+    pub memory_mib: u64,
+    /// Longest silence in seconds.
+    pub heartbeat_s: u64,
+}
+
+/// A path of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Below the device's root.
+    Root(&'static str),
+    /// Of the machine.
+    Host(&'static str),
+}
+
+/// A directory of `/persist` that services share, made before they start.
+#[derive(Clone, Copy, Debug)]
+pub struct Area {
+    /// Where, below the root.
+    pub path: &'static str,
+    /// The service that owns it.
+    pub owner: &'static str,
+    /// Its mode; the group is `eve`.
+    pub mode: u32,
+}
+
+/// The directories that services share.
+pub const AREAS: &[Area] = &[
+    area("persist/checkpoint", "zedagent", 0o2750),
+    area("persist/ingested", "zedagent", 0o2750),
+    area("persist/reporter", "reporter", 0o2750),
+    area("persist/nim", "nim", 0o2750),
+    area("persist/nodeagent", "nodeagent", 0o2750),
+    area("persist/vault", "volumemgr", 0o2771),
+    area("persist/vault/downloader", "downloader", 0o2770),
+    area("persist/vault/verifier", "verifier", 0o2770),
+    area("persist/vault/blobs", "volumemgr", 0o2770),
+    area("persist/vault/volumes", "volumemgr", 0o2771),
+    area("persist/clear", "volumemgr", 0o2771),
+    area("persist/clear/volumes", "volumemgr", 0o2771),
+    area("persist/domainmgr", "domainmgr", 0o2771),
+    area("persist/zedrouter", "zedrouter", 0o2750),
+];
+
+const fn area(path: &'static str, owner: &'static str, mode: u32) -> Area {
+    Area { path, owner, mode }
+}
+
+/// What a row has unless it says otherwise.
+const PLAIN: Service = Service {
+    name: "",
+    after: &[],
+    capabilities: &[],
+    keys: false,
+    read: &[],
+    write: &[],
+    memory_mib: 128,
+    heartbeat_s: 60,
+};
+
+/// The services.
+pub const SERVICES: &[Service] = &[
+    Service {
+        name: "nim",
+        capabilities: &[
+            Capability::NetAdmin,
+            Capability::NetRaw,
+            Capability::NetBindService,
+        ],
+        read: &[At::Root("config")],
+        write: &[
+            At::Root("persist/nim"),
+            At::Host("/proc/sys/net"),
+            At::Host("/dev/net/tun"),
+        ],
+        ..PLAIN
+    },
+    Service {
+        name: "nodeagent",
+        write: &[At::Root("persist/nodeagent")],
+        ..PLAIN
+    },
+    Service {
+        name: "zedagent",
+        after: &["nim", "nodeagent"],
+        keys: true,
+        write: &[
+            At::Root("config"),
+            At::Root("persist/checkpoint"),
+            At::Root("persist/ingested"),
+        ],
+        memory_mib: 256,
+        ..PLAIN
+    },
+    Service {
+        name: "downloader",
+        after: &["nim"],
+        write: &[At::Root("persist/vault/downloader")],
+        memory_mib: 512,
+        heartbeat_s: 120,
+        ..PLAIN
+    },
+    Service {
+        name: "verifier",
+        read: &[At::Root("persist/vault/downloader")],
+        write: &[At::Root("persist/vault/verifier")],
+        memory_mib: 256,
+        heartbeat_s: 120,
+        ..PLAIN
+    },
+    Service {
+        name: "volumemgr",
+        after: &["downloader", "verifier"],
+        write: &[At::Root("persist/vault"), At::Root("persist/clear")],
+        // Its qemu-img processes count as its own.
+        memory_mib: 1024,
+        heartbeat_s: 120,
+        ..PLAIN
+    },
+    Service {
+        name: "zedrouter",
+        after: &["nim"],
+        capabilities: &[
+            Capability::NetAdmin,
+            Capability::NetRaw,
+            Capability::NetBindService,
+        ],
+        write: &[
+            At::Root("persist/zedrouter"),
+            At::Host("/proc/sys/net"),
+            At::Host("/dev/net/tun"),
+        ],
+        memory_mib: 256,
+        ..PLAIN
+    },
+    Service {
+        name: "domainmgr",
+        // Guests' disks, sockets and consoles are handed to each guest's own user; taps and vCPUs
+        // are probed; passed-through devices are bound to vfio.
+        capabilities: &[
+            Capability::Chown,
+            Capability::Fowner,
+            Capability::DacOverride,
+            Capability::NetAdmin,
+            Capability::Kill,
+        ],
+        after: &["volumemgr", "zedrouter"],
+        write: &[
+            At::Root("persist/domainmgr"),
+            At::Root("persist/vault/volumes"),
+            At::Root("persist/clear/volumes"),
+            At::Host("/dev/kvm"),
+            At::Host("/dev/net/tun"),
+            At::Host("/dev/vhost-net"),
+            At::Host("/dev/vfio"),
+            At::Host("/dev/hugepages"),
+            At::Host("/sys/bus"),
+            At::Host("/sys/devices"),
+        ],
+        read: &[At::Root("persist/vault/blobs")],
+        memory_mib: 512,
+        ..PLAIN
+    },
+    Service {
+        name: "zedmanager",
+        after: &["zedagent", "volumemgr", "zedrouter", "domainmgr"],
+        ..PLAIN
+    },
+    Service {
+        name: "reporter",
+        after: &["zedagent"],
+        keys: true,
+        read: &[At::Root("config"), At::Root("persist")],
+        write: &[At::Root("persist/reporter")],
+        memory_mib: 256,
+        ..PLAIN
+    },
+];
+
+impl Service {
+    /// The uid that it runs as. Every row has one (a test sees to it).
+    pub fn uid(&self) -> u32 {
+        ids::service_uid(self.name).unwrap_or(u32::MAX - 1)
+    }
+
+    /// The unit that runs it on the device below `root`, from the binary in `bin_dir`.
+    pub(crate) fn unit(
+        &self,
+        root: &Path,
+        bin_dir: &Path,
+        name: UnitName,
+        after: Vec<UnitName>,
+    ) -> Unit {
+        let program = bin_dir.join(self.name);
+        let mut spec = UnitSpec::new(name, program.to_string_lossy(), self.uid())
+            .args(["--root".to_owned(), root.to_string_lossy().into_owned()])
+            .capabilities(self.capabilities.iter().copied());
+        if self.keys {
+            spec.sandbox.groups.push(ids::KEYS_GID);
+        }
+        let resolve = |paths: &[At]| {
+            paths
+                .iter()
+                .map(|path| match path {
+                    At::Root(path) => root.join(path),
+                    At::Host(path) => (*path).into(),
+                })
+                .collect::<Vec<_>>()
+        };
+        let mut read = resolve(self.read);
+        read.extend(resolve(&[At::Root("run"), At::Root("persist/status")]));
+        let mut write = resolve(self.write);
+        for parent in ["run", "run/.bus-tmp", "persist/status", "persist/crash"] {
+            write.push(root.join(parent).join(self.name));
+        }
+        spec.sandbox.paths = Some(Paths {
+            read,
+            write,
+            execute: vec![bin_dir.to_owned()],
+        });
+        spec.limits = Limits {
+            memory_bytes: Some(self.memory_mib * 1024 * 1024),
+            cpu_percent: None,
+        };
+        spec.restart = RestartPolicy::Always;
+        spec.heartbeat = Some(Duration::from_secs(self.heartbeat_s));
+        let mut unit = Unit::new(spec, Origin::Service);
+        unit.after = after;
+        unit
+    }
+}
+
+/// Why the list of services to run can't be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// No such service.
+    #[error("{name:?} is not a service; the services are {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// A row whose name can't be a unit's.
+    #[error(transparent)]
+    Name(#[from] units::NameError),
+}
+
+/// The rows of the services named in `wanted` (`"all"`, or names with commas).
+pub fn select(wanted: &str) -> Result<Vec<Service>, TableError> {
+    if wanted == "all" {
+        return Ok(SERVICES.to_vec());
+    }
+    wanted
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty() && *name != "none")
+        .map(|name| {
+            SERVICES
+                .iter()
+                .find(|service| service.name == name)
+                .copied()
+                .ok_or_else(|| TableError::Unknown {
+                    name: name.to_owned(),
+                    known: names(),
+                })
+        })
+        .collect()
+}
+
+fn names() -> String {
+    let names: Vec<_> = SERVICES.iter().map(|service| service.name).collect();
+    names.join(", ")
+}
+
+/// The units of these services.
+pub(crate) fn units(
+    services: &[Service],
+    root: &Path,
+    bin_dir: &Path,
+) -> Result<Vec<Unit>, units::NameError> {
+    services
+        .iter()
+        .map(|service| {
+            let after = service
+                .after
+                .iter()
+                .map(|name| UnitName::service(name))
+                .collect::<Result<_, _>>()?;
+            let name = UnitName::service(service.name)?;
+            Ok(service.unit(root, bin_dir, name, after))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_row_can_run_and_names_only_rows_before_it() {
+        let units = units(SERVICES, Path::new("/dev/x"), Path::new("/opt/eve/bin")).unwrap();
+        for (index, unit) in units.iter().enumerate() {
+            unit.spec.check().unwrap();
+            assert!(ids::service_uid(unit.spec.name.as_str()).is_some());
+            for name in &unit.after {
+                let before = units[..index].iter().any(|other| other.spec.name == *name);
+                assert!(before, "{} after {name}: cycle or typo", unit.spec.name);
+            }
+        }
+    }
+
+    #[test]
+    fn only_those_that_talk_to_the_controller_reach_the_keys() {
+        let root = Path::new("/r");
+        let units = units(SERVICES, root, Path::new("/b")).unwrap();
+        let with_keys: Vec<_> = units
+            .iter()
+            .filter(|unit| unit.spec.sandbox.groups.contains(&ids::KEYS_GID))
+            .map(|unit| unit.spec.name.as_str())
+            .collect();
+        assert_eq!(with_keys, ["zedagent", "reporter"]);
+        let downloader = units
+            .iter()
+            .find(|unit| unit.spec.name.as_str() == "downloader")
+            .unwrap();
+        let paths = downloader.spec.sandbox.paths.clone().unwrap();
+        assert!(
+            !paths
+                .read
+                .iter()
+                .any(|path| root.join("config").starts_with(path))
+        );
+    }
+
+    #[test]
+    fn areas_have_owners() {
+        for area in AREAS {
+            assert!(ids::service_uid(area.owner).is_some(), "{area:?}");
+        }
+    }
+
+    #[test]
+    fn services_are_selected_by_name() {
+        assert_eq!(select("all").unwrap().len(), SERVICES.len());
+        assert_eq!(select("nim, zedagent").unwrap().len(), 2);
+        assert!(select("none").unwrap().is_empty());
+        assert!(matches!(select("nim,x"), Err(TableError::Unknown { .. })));
+    }
+}
