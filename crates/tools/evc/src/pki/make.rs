@@ -1,0 +1,322 @@
+//! Creates and renews the certificates.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
+};
+use time::{Duration, OffsetDateTime};
+
+use super::{DEVICE_FOLDER, FOLDER, PkiError};
+
+/// Certificate authorities live as long as devices are meant to.
+const CA_DAYS: i64 = 20 * 365;
+/// Leaves are renewed by `evc pki renew`; longer than this some TLS stacks refuse them.
+const LEAF_DAYS: i64 = 825;
+
+/// What `init` needs to know.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// Host name or address, with an optional `:port`, that devices will contact.
+    pub name: String,
+    /// More names and addresses for the TLS certificate.
+    pub sans: Vec<String>,
+}
+
+/// What `init` made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Folder of the PKI.
+    pub pki: PathBuf,
+    /// Folder with the files for the CONFIG partition of devices.
+    pub device: PathBuf,
+    /// Names in the TLS certificate.
+    pub sans: Vec<String>,
+}
+
+/// Makes a new PKI below `dir` and the files that go to the CONFIG partition of devices.
+pub fn init(dir: &Path, options: &InitOptions) -> Result<Made, PkiError> {
+    let pki = dir.join(FOLDER);
+    if pki.exists() {
+        return Err(PkiError::Exists(pki));
+    }
+    let mut sans = vec![host_of(&options.name).to_owned()];
+    sans.extend(options.sans.iter().cloned());
+    sans.dedup();
+    check_names(&sans)?;
+    let device = dir.join(DEVICE_FOLDER);
+    for folder in [dir, &pki, &device] {
+        make_dir(folder)?;
+    }
+
+    let root_key = key("root")?;
+    let root_params = ca(&format!("EVC root of {}", sans[0]));
+    let root = root_params
+        .self_signed(&root_key)
+        .map_err(|e| make_error("root", e))?;
+    let issuer = Issuer::from_params(&root_params, &root_key);
+    let middle_key = key("intermediate")?;
+    let mut middle_params = ca(&format!("EVC intermediate of {}", sans[0]));
+    middle_params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    middle_params.use_authority_key_identifier_extension = true;
+    let middle = middle_params
+        .signed_by(&middle_key, &issuer)
+        .map_err(|e| make_error("intermediate", e))?;
+
+    put(&pki.join("root-certificate.pem"), &root.pem(), 0o644)?;
+    put(&pki.join("root.key.pem"), &root_key.serialize_pem(), 0o600)?;
+    put(&pki.join("intermediate.cert.pem"), &middle.pem(), 0o644)?;
+    put(
+        &pki.join("intermediate.key.pem"),
+        &middle_key.serialize_pem(),
+        0o600,
+    )?;
+    put(&pki.join("sans"), &(sans.join("\n") + "\n"), 0o644)?;
+    leaves(&pki, &sans)?;
+
+    let (onboard, onboard_key) = new_onboarding(&sans[0])?;
+    put(
+        &device.join("server"),
+        &format!("{}\n", options.name.trim()),
+        0o644,
+    )?;
+    put(&device.join("root-certificate.pem"), &root.pem(), 0o644)?;
+    put(&device.join("onboard.cert.pem"), &onboard, 0o644)?;
+    put(&device.join("onboard.key.pem"), &onboard_key, 0o600)?;
+    Ok(Made { pki, device, sans })
+}
+
+/// Makes new server, signing and key exchange certificates with new keys; `sans` are added to the
+/// names of the old server certificate. Devices fetch them at the next change of configuration.
+pub fn renew(dir: &Path, sans: &[String]) -> Result<Vec<String>, PkiError> {
+    let pki = dir.join(FOLDER);
+    let mut names: Vec<String> = super::read(&pki.join("sans"))?
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    for name in sans {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    check_names(&names)?;
+    put(&pki.join("sans"), &(names.join("\n") + "\n"), 0o644)?;
+    leaves(&pki, &names)?;
+    Ok(names)
+}
+
+/// A new self-signed onboarding certificate and its key, both PEM.
+pub fn new_onboarding(name: &str) -> Result<(String, String), PkiError> {
+    let onboard_key = key("onboarding")?;
+    let mut params = base(&format!("EVE onboarding for {name}"), CA_DAYS);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let cert = params
+        .self_signed(&onboard_key)
+        .map_err(|e| make_error("onboarding", e))?;
+    Ok((cert.pem(), onboard_key.serialize_pem()))
+}
+
+fn leaves(pki: &Path, sans: &[String]) -> Result<(), PkiError> {
+    let ca_pem = super::read(&pki.join("intermediate.cert.pem"))?;
+    let ca_key = KeyPair::from_pem(&super::read(&pki.join("intermediate.key.pem"))?)
+        .map_err(|e| make_error("intermediate", e))?;
+    let issuer =
+        Issuer::from_ca_cert_pem(&ca_pem, &ca_key).map_err(|e| make_error("intermediate", e))?;
+
+    // serverAuth on all three: devices verify signing and exchange certificates with the usual
+    // rules of a TLS server certificate.
+    for (name, usage, is_server) in [
+        ("server", KeyUsagePurpose::DigitalSignature, true),
+        ("signing", KeyUsagePurpose::DigitalSignature, false),
+        ("ecdh", KeyUsagePurpose::KeyAgreement, false),
+    ] {
+        let leaf_key = key(name)?;
+        let mut params = base(&format!("EVC {name} of {}", sans[0]), LEAF_DAYS);
+        params.key_usages = vec![usage];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        if is_server {
+            params.subject_alt_names = CertificateParams::new(sans.to_vec())
+                .map_err(|e| make_error(name, e))?
+                .subject_alt_names;
+        }
+        let cert = params
+            .signed_by(&leaf_key, &issuer)
+            .map_err(|e| make_error(name, e))?;
+        put(&pki.join(format!("{name}.cert.pem")), &cert.pem(), 0o644)?;
+        put(
+            &pki.join(format!("{name}.key.pem")),
+            &leaf_key.serialize_pem(),
+            0o600,
+        )?;
+    }
+    Ok(())
+}
+
+fn base(common_name: &str, days: i64) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, "EVE");
+    name.push(DnType::CommonName, common_name);
+    params.distinguished_name = name;
+    let now = OffsetDateTime::now_utc();
+    // A device's clock may be behind until it has synchronised.
+    params.not_before = now - Duration::days(1);
+    params.not_after = now + Duration::days(days);
+    params
+}
+
+fn ca(common_name: &str) -> CertificateParams {
+    let mut params = base(common_name, CA_DAYS);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn key(what: &'static str) -> Result<KeyPair, PkiError> {
+    KeyPair::generate().map_err(|e| make_error(what, e))
+}
+
+fn make_error(what: &'static str, source: rcgen::Error) -> PkiError {
+    PkiError::Make { what, source }
+}
+
+/// `host` of `host`, `host:port`, `[v6]:port` or a bare IPv6 address.
+fn host_of(name: &str) -> &str {
+    let name = name.trim();
+    if let Some(rest) = name.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    if name.parse::<IpAddr>().is_ok() {
+        return name;
+    }
+    name.rsplit_once(':').map_or(name, |(host, _)| host)
+}
+
+fn check_names(names: &[String]) -> Result<(), PkiError> {
+    for name in names {
+        let dns = !name.is_empty()
+            && name.split('.').all(|label| {
+                (1..=63).contains(&label.len())
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b"-*_".contains(&b))
+            });
+        if !dns && name.parse::<IpAddr>().is_err() {
+            return Err(PkiError::Name(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path) -> Result<(), PkiError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| PkiError::Io {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Writes beside the target and renames, so that a running controller never loads half a file.
+fn put(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+    let io = |source| PkiError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let temporary = path.with_extension("new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&temporary)
+        .map_err(io)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(io)?;
+    fs::rename(&temporary, path).map_err(io)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::pki::Pki;
+
+    fn options(name: &str) -> InitOptions {
+        InitOptions {
+            name: name.to_owned(),
+            sans: vec!["10.1.2.3".to_owned()],
+        }
+    }
+
+    #[test]
+    fn makes_a_chain_that_loads_and_verifies() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = init(dir.path(), &options("evc.lab:8443")).unwrap();
+        assert_eq!(made.sans, ["evc.lab", "10.1.2.3"]);
+        let pki = Pki::load(dir.path()).unwrap();
+        assert_eq!(pki.certs.len(), 3);
+        assert!(pki.certs.iter().all(|c| c.pem == c.pem.trim()));
+        assert_eq!(pki.signer.sender(), pki.certs[0].hash);
+        let parse = |pem: &str| crate::cert::Certificate::from_pem(pem.as_bytes()).unwrap();
+        let (root, middle) = (parse(&pki.root_pem), parse(&pki.certs[1].pem));
+        assert!(root.is_signed_by(&root));
+        assert!(middle.is_signed_by(&root));
+        assert!(parse(&pki.certs[0].pem).is_signed_by(&middle));
+        assert!(parse(&pki.certs[2].pem).is_signed_by(&middle));
+        let server = std::fs::read_to_string(made.device.join("server")).unwrap();
+        assert_eq!(server, "evc.lab:8443\n");
+    }
+
+    #[test]
+    fn keys_are_private_and_a_second_init_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = init(dir.path(), &options("evc")).unwrap();
+        for entry in std::fs::read_dir(&made.pki).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+            let secret = entry.file_name().to_string_lossy().contains(".key.");
+            assert_eq!(
+                mode,
+                if secret { 0o600 } else { 0o644 },
+                "{:?}",
+                entry.path()
+            );
+        }
+        assert!(matches!(
+            init(dir.path(), &options("evc")),
+            Err(PkiError::Exists(_))
+        ));
+    }
+
+    #[test]
+    fn renewal_changes_the_hash_that_devices_watch() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &options("evc")).unwrap();
+        let before = Pki::load(dir.path()).unwrap().certs_hash();
+        assert_eq!(renew(dir.path(), &["x.lab".to_owned()]).unwrap().len(), 3);
+        assert_ne!(Pki::load(dir.path()).unwrap().certs_hash(), before);
+    }
+
+    #[test]
+    fn names_of_any_shape() {
+        assert_eq!(host_of("a.b:443"), "a.b");
+        assert_eq!(host_of("[fd00::1]:443"), "fd00::1");
+        assert_eq!(host_of("fd00::1"), "fd00::1");
+        assert_eq!(host_of("10.0.0.1:80"), "10.0.0.1");
+        assert!(check_names(&["bad name".to_owned()]).is_err());
+        assert!(check_names(&["a..b".to_owned()]).is_err());
+    }
+}

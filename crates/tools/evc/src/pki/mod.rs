@@ -1,0 +1,179 @@
+//! The controller's keys and certificates on disk.
+//!
+//! ```text
+//! root ──> intermediate ──┬─> server    TLS, names and addresses of the controller and datastore
+//!                         ├─> signing   signs what devices receive
+//!                         └─> ecdh      key agreement for encrypted parts of the configuration
+//! onboard (self-signed)                 shared by the devices of one batch, used by `register`
+//! ```
+//! Devices hold `root-certificate.pem` only; the chain up to it comes with `certs`. `make` creates
+//! and renews, this module loads and checks.
+
+mod make;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest as _, Sha256};
+
+pub use make::{InitOptions, Made, init, new_onboarding, renew};
+
+use crate::envelope::{self, Signer};
+
+/// Folder of the keys and certificates below the controller's directory.
+pub const FOLDER: &str = "pki";
+/// Folder with the files that belong on the CONFIG partition of a device.
+pub const DEVICE_FOLDER: &str = "device-config";
+
+/// Why keys or certificates could not be made or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// `init` where a controller already lives.
+    #[error("{0} exists already: a new PKI would lock out every device of the old one")]
+    Exists(PathBuf),
+    /// A certificate or key could not be made.
+    #[error("making the {what} certificate: {source}")]
+    Make {
+        /// Which one.
+        what: &'static str,
+        /// What the library said.
+        source: rcgen::Error,
+    },
+    /// A name that can't stand in a certificate.
+    #[error("{0:?} is neither a DNS name nor an IP address")]
+    Name(String),
+    /// A file doesn't hold what it should.
+    #[error("{path}: {reason}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What a controller certificate is for; the numbers are those of `ZCertType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControllerCertKind {
+    /// Signs envelopes.
+    Signing,
+    /// Stands between a leaf and the root.
+    Intermediate,
+    /// Key agreement.
+    EcdhExchange,
+}
+
+/// One certificate as handed to devices.
+#[derive(Debug, Clone)]
+pub struct ControllerCert {
+    /// What it is for.
+    pub kind: ControllerCertKind,
+    /// The PEM text exactly as delivered: no white space around it.
+    pub pem: String,
+    /// SHA-256 of that text.
+    pub hash: [u8; 32],
+}
+
+/// Everything that a running controller needs of its PKI.
+#[derive(Debug)]
+pub struct Pki {
+    /// Signs what devices receive.
+    pub signer: Signer,
+    /// What `certs` delivers.
+    pub certs: Vec<ControllerCert>,
+    /// TLS chain, leaf first.
+    pub tls_chain: Vec<CertificateDer<'static>>,
+    /// TLS key.
+    pub tls_key: PrivateKeyDer<'static>,
+    /// The root that devices trust, as PEM.
+    pub root_pem: String,
+}
+
+impl Pki {
+    /// Loads the PKI below `dir`, the controller's directory.
+    pub fn load(dir: &Path) -> Result<Self, PkiError> {
+        let folder = dir.join(FOLDER);
+        let cert = |name: &str, kind| -> Result<ControllerCert, PkiError> {
+            let pem = read(&folder.join(format!("{name}.cert.pem")))?
+                .trim()
+                .to_owned();
+            let hash = envelope::pem_hash(&pem);
+            Ok(ControllerCert { kind, pem, hash })
+        };
+        let signing = cert("signing", ControllerCertKind::Signing)?;
+        let key_path = folder.join("signing.key.pem");
+        let key = read_key(&key_path)?;
+        let signer =
+            Signer::new(key.secret_pkcs8_der(), signing.hash).map_err(|e| PkiError::Content {
+                path: key_path,
+                reason: e.to_string(),
+            })?;
+        let certs = vec![
+            signing,
+            cert("intermediate", ControllerCertKind::Intermediate)?,
+            cert("ecdh", ControllerCertKind::EcdhExchange)?,
+        ];
+        let (tls_chain, tls_key) = load_tls(dir)?;
+        let root_pem = read(&folder.join("root-certificate.pem"))?;
+        Ok(Self {
+            signer,
+            certs,
+            tls_chain,
+            tls_key,
+            root_pem,
+        })
+    }
+
+    /// Changes when any certificate that devices hold changes: `controllercert_confighash`.
+    pub fn certs_hash(&self) -> String {
+        let mut hashes: Vec<_> = self.certs.iter().map(|c| c.hash).collect();
+        hashes.sort_unstable();
+        hex::encode(Sha256::digest(hashes.concat()))
+    }
+}
+
+/// The TLS chain (leaf first) and key of the PKI below `dir`.
+pub fn load_tls(
+    dir: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+    let folder = dir.join(FOLDER);
+    let mut chain = Vec::new();
+    for name in ["server.cert.pem", "intermediate.cert.pem"] {
+        let path = folder.join(name);
+        let pem = read(&path)?;
+        chain.push(CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| {
+            PkiError::Content {
+                path,
+                reason: e.to_string(),
+            }
+        })?);
+    }
+    Ok((
+        chain,
+        PrivateKeyDer::Pkcs8(read_key(&folder.join("server.key.pem"))?),
+    ))
+}
+
+fn read(path: &Path) -> Result<String, PkiError> {
+    fs::read_to_string(path).map_err(|source| PkiError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read_key(path: &Path) -> Result<PrivatePkcs8KeyDer<'static>, PkiError> {
+    PrivatePkcs8KeyDer::from_pem_slice(read(path)?.as_bytes()).map_err(|e| PkiError::Content {
+        path: path.to_owned(),
+        reason: e.to_string(),
+    })
+}
