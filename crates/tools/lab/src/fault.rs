@@ -1,6 +1,7 @@
 //! What can go wrong in a world, on request. Every fault acts on the kernel of the world's namespaces
 //! or on its processes, so that it can be caused from another process as well (`lab fault`).
 
+use crate::process::Process;
 use crate::site::{Site, SiteError};
 use nix::sys::signal::Signal;
 use std::fmt;
@@ -113,9 +114,12 @@ impl fmt::Display for Fault {
 }
 
 impl Site {
-    /// Causes `fault`. Causing what is already so is no error.
-    pub fn fault(&self, fault: &Fault) -> Result<(), SiteError> {
+    /// Causes `fault`. Causing what is already so is no error. Gives the server that it started, if
+    /// any: the world's owner must wait for it in the end.
+    pub fn fault(&self, fault: &Fault) -> Result<Option<Process>, SiteError> {
         match fault {
+            Fault::DnsUp(n) => return self.start_server(*n, "dns"),
+            Fault::DhcpUp(n) => return self.start_server(*n, "dhcp"),
             Fault::LinkDown(n) => self.router_ip(*n, "link set lan down\n"),
             Fault::LinkUp(n) => self.router_ip(*n, "link set lan up\n"),
             Fault::WanDown(n) => self.router_ip(*n, "link set wan down\n"),
@@ -133,13 +137,12 @@ impl Site {
             Fault::Slow(n, kbits) => self.limit(*n, *kbits),
             Fault::Fast(n) => self.unlimit(*n),
             Fault::DnsDown(n) => self.end_server(*n, "dns"),
-            Fault::DnsUp(n) => self.start_server(*n, "dns").map(drop),
             Fault::DhcpDown(n) => self.end_server(*n, "dhcp"),
-            Fault::DhcpUp(n) => self.start_server(*n, "dhcp").map(drop),
             Fault::Kill(program) => self.signal_device(program, Signal::SIGKILL),
             Fault::Freeze(program) => self.signal_device(program, Signal::SIGSTOP),
             Fault::Thaw(program) => self.signal_device(program, Signal::SIGCONT),
-        }
+        }?;
+        Ok(None)
     }
 
     fn router_ip(&self, uplink: u8, batch: &str) -> Result<(), SiteError> {

@@ -160,17 +160,17 @@ pub struct Jail {
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 impl Jail {
-    /// Makes a jail. `home` is removed when the last process is dead, even if the owner is dead too.
-    pub fn new(home: &Path) -> Result<Jail, JailError> {
+    /// Makes a jail. When the last process is dead, even if the owner is dead too, `home` is removed
+    /// unless a file `keep` lies in it, and so are the control groups whose paths end with the shell
+    /// pattern `control_groups`, or lie below.
+    pub fn new(home: &Path, control_groups: &str) -> Result<Jail, JailError> {
         let mut command = Command::new("sh");
         // The outer shell sees the end of the namespace and is the only one left to remove the home.
         command
             .arg("-c")
-            .arg(format!(
-                "{}; test -e \"$0/keep\" || rm -rf --one-file-system -- \"$0\"",
-                UNSHARE.join(" ")
-            ))
+            .arg(format!("{}; {CLEAR}", UNSHARE.join(" ")))
             .arg(home)
+            .arg(control_groups)
             .process_group(0);
         let keeper = piped(&mut command).spawn().map_err(JailError::Start)?;
         Jail::settle(keeper)
@@ -249,6 +249,11 @@ const UNSHARE: [&str; 9] = [
     "cat",
 ];
 
+/// What the keeper does at the very end; `$0` is the home, `$1` the pattern. Deepest groups first.
+const CLEAR: &str = r#"
+find /sys/fs/cgroup -depth -type d \( -path "*/$1" -o -path "*/$1/*" \) -exec rmdir -- {} + 2>/dev/null
+test -e "$0/keep" || rm -rf --one-file-system -- "$0""#;
+
 fn piped(command: &mut Command) -> &mut Command {
     command
         .stdin(Stdio::piped())
@@ -284,13 +289,15 @@ mod tests {
     fn a_dropped_jail_takes_its_processes_and_its_home() {
         let home = tempfile::tempdir().unwrap().keep();
         let netns = Netns::create("jail-test").unwrap();
-        let jail = Jail::new(&home).unwrap();
+        let jail = Jail::new(&home, "eve/jail-test-*").unwrap();
         let mut inner = Jail::inside(jail.entrance(), &netns).unwrap();
         let mut child = inner
             .entrance()
             .spawn(
                 &netns,
-                Command::new("sh").args(["-c", "setsid sleep 600 & exec sleep 601"]),
+                // The second is an orphan that ends at once: PID 1 must not leave a zombie of it.
+                Command::new("sh")
+                    .args(["-c", "setsid sleep 600 & (setsid true &); exec sleep 601"]),
             )
             .unwrap();
         std::thread::sleep(Duration::from_millis(300));

@@ -3,6 +3,7 @@
 //! - [`World`]: network namespaces for the device, its uplinks (DHCP, DNS, NAT) and the outside, with
 //!   programs on both sides; [`Fault`] breaks things on request; [`Datastore`] serves images, badly
 //!   if asked to.
+//! - [`Device`]: the device itself, from power-on to power cut, below its real supervisor.
 //! - [`guest`]: guest images built from Debian packages.
 //!
 //! Scenario tests and the demo are users of this library; the `lab` command is the same for people.
@@ -12,6 +13,7 @@
 
 pub mod command;
 pub mod datastore;
+pub mod device;
 pub mod fault;
 pub mod guest;
 pub mod jail;
@@ -24,6 +26,7 @@ pub mod site;
 pub mod world;
 
 pub use datastore::{Datastore, Trouble};
+pub use device::Device;
 pub use fault::Fault;
 pub use netns::Netns;
 pub use process::Process;

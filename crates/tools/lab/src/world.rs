@@ -97,7 +97,9 @@ impl Builder {
         if std::env::var_os("EVE_LAB_KEEP").is_some() {
             write(&dir.join("keep"), "")?;
         }
-        let outside_jail = Jail::new(dir)?;
+        // As the supervisor names them: after the last part of the device's root.
+        let control_groups = format!("eve/device-{}-*", name.trim_start_matches(PREFIX));
+        let outside_jail = Jail::new(dir, &control_groups)?;
         let device = Netns::create(&format!("{name}-device"))?;
         let outside = Netns::create(&format!("{name}-outside"))?;
         outside.ip(&layout::outside_addresses())?;
@@ -182,6 +184,15 @@ impl World {
         self.site().dir.clone()
     }
 
+    /// The root directory of the world's device. Its last part is the world's own, because control groups
+    /// are named after it.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        let site = self.site();
+        site.dir
+            .join(format!("device-{}", site.name.trim_start_matches(PREFIX)))
+    }
+
     /// The device's network namespace; a power cut makes a new one.
     #[must_use]
     pub fn device(&self) -> Netns {
@@ -218,7 +229,9 @@ impl World {
 
     /// Causes a fault.
     pub fn fault(&self, fault: &Fault) -> Result<(), SiteError> {
-        self.site().fault(fault)
+        let started = self.site().fault(fault)?;
+        self.children().extend(started);
+        Ok(())
     }
 
     /// The world's certificate authority, made when first asked for.
