@@ -45,6 +45,9 @@ pub struct OnboardingStatus {
     /// SHA-256 of the device certificate.
     #[serde(default)]
     pub device_cert: Option<Digest>,
+    /// The controller speaks version 1 of the protocol only.
+    #[serde(default)]
+    pub api_v1: bool,
     /// What keeps it from going on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,

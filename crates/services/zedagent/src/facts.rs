@@ -1,0 +1,373 @@
+//! What the device has learned in its conversation with the controller, and how one more
+//! answer changes that. Pure: the world stores a [`Facts`] and calls these steps.
+//!
+//! ```text
+//! attestation (without a TPM the quote is empty; the controller decides whether that will do)
+//!
+//!   SendCerts --> AskNonce --> SendQuote(nonce) --> Complete(token)
+//!       ^                          |                    |
+//!       +--- Pause(until) <--------+--------------------+
+//!                 refused: 15 s        config answered 403
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use api::config::{ConfigResponse, EdgeDevConfig};
+use jiff::Timestamp;
+use model::{
+    code::Code,
+    fault::Fault,
+    id::{DeviceId, Digest},
+    node::{AttestPhase, ConfigSource},
+    security::ControllerCert,
+};
+
+use crate::translate::{Translated, timestamp, translate};
+
+/// Pause before attestation begins anew.
+pub const ATTEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// Everything known.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts {
+    /// Uptime at which this process began.
+    pub started: Duration,
+    /// What the CONFIG partition says; none while it cannot be read.
+    pub partition: Option<Partition>,
+    /// Why it cannot be read.
+    pub partition_fault: Option<(Code, String)>,
+    /// SHA-256 of the device certificate, once there is one.
+    pub device_cert: Option<Digest>,
+    /// The controller only speaks version 1.
+    pub v1: bool,
+    /// The controller's certificates in use.
+    pub certs: Vec<ControllerCert>,
+    /// What the certificates were fetched for; none if they are those of an earlier boot.
+    pub certs_for: Option<CertsWanted>,
+    /// How often an answer was signed by a certificate that we do not have.
+    pub cert_misses: u32,
+    /// The device's name as answered this time.
+    pub name: Option<Name>,
+    /// Uptime of that answer.
+    pub named_at: Option<Duration>,
+    /// The controller said that it does not know our UUID.
+    pub disowned: bool,
+    /// Attestation.
+    pub attest: Attest,
+    /// The last answered request for the config.
+    pub asked: Option<Asked>,
+    /// The controller's hash of the config last received, whether taken or not.
+    pub received_hash: String,
+    /// The config in force.
+    pub in_force: Option<Arc<InForce>>,
+    /// Why the last received config was not taken.
+    pub refused: Option<Fault>,
+    /// Digests of the saved configs.
+    pub saved: Saved,
+    /// When the controller last answered anything.
+    pub last_contact: Option<Timestamp>,
+}
+
+/// The CONFIG partition as far as decisions go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Partition {
+    /// `host[:port]`.
+    pub server: String,
+    /// There is an onboarding key.
+    pub can_register: bool,
+}
+
+/// A reason to fetch the controller's certificates; a new value is a new reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CertsWanted {
+    /// The config's hash over them; empty before the first config.
+    pub hash: String,
+    /// [`Facts::cert_misses`].
+    pub misses: u32,
+    /// Number of the period of `timer.cert.interval`.
+    pub period: u64,
+}
+
+/// Who the controller says that we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// The UUID.
+    pub device: DeviceId,
+    /// Manufacturer and product, empty if it does not say.
+    pub hardware_model: String,
+}
+
+/// Attestation: which round, and which step of it is next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attest {
+    /// Counts beginnings, so that each is another action.
+    pub round: u32,
+    /// Next step.
+    pub step: AttestStep,
+}
+
+/// A step of the attestation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AttestStep {
+    /// Send the device's certificates.
+    #[default]
+    SendCerts,
+    /// Ask for a nonce.
+    AskNonce,
+    /// Send a quote over this nonce.
+    SendQuote(Vec<u8>),
+    /// The controller gave this integrity token.
+    Complete(Vec<u8>),
+    /// Begin anew at this uptime.
+    Pause(Duration),
+}
+
+impl Attest {
+    /// The state for people.
+    pub fn phase(&self) -> AttestPhase {
+        match self.step {
+            AttestStep::SendCerts => AttestPhase::SendCerts,
+            AttestStep::AskNonce => AttestPhase::NonceWait,
+            AttestStep::SendQuote(_) => AttestPhase::AttestWait,
+            AttestStep::Complete(_) => AttestPhase::Complete,
+            AttestStep::Pause(_) => AttestPhase::RestartWait,
+        }
+    }
+
+    /// The integrity token, empty before there is one.
+    pub fn token(&self) -> &[u8] {
+        match &self.step {
+            AttestStep::Complete(token) => token,
+            AttestStep::SendCerts
+            | AttestStep::AskNonce
+            | AttestStep::SendQuote(_)
+            | AttestStep::Pause(_) => &[],
+        }
+    }
+
+    /// The controller wants it anew.
+    pub fn restart(&mut self, uptime: Duration) {
+        self.step = AttestStep::Pause(uptime + ATTEST_PAUSE);
+    }
+
+    /// The pause is over.
+    pub fn resume(&mut self) {
+        self.round += 1;
+        self.step = AttestStep::SendCerts;
+    }
+}
+
+/// An answered request for the config.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// Its number.
+    pub number: u64,
+    /// Uptime of the answer.
+    pub at: Duration,
+    /// Random number in `[0, 1)` that spreads devices over the interval.
+    pub jitter: f64,
+}
+
+/// A config that was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InForce {
+    /// Where it came from.
+    pub source: ConfigSource,
+    /// The controller's hash.
+    pub hash: String,
+    /// When it was taken.
+    pub at: Timestamp,
+    /// Uptime at that time.
+    pub uptime: Duration,
+    /// When the controller made it, if it says so.
+    pub made: Option<Timestamp>,
+    /// What it says.
+    pub content: Translated,
+}
+
+/// Configs on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// The last one taken.
+    pub primary: Option<Digest>,
+    /// The last one that proved itself.
+    pub backup: Option<Digest>,
+}
+
+/// A moment, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Wall clock.
+    pub now: Timestamp,
+    /// Since boot.
+    pub uptime: Duration,
+}
+
+impl Facts {
+    /// Notes a config answer without news.
+    pub fn unchanged(&mut self, asked: Asked, now: Timestamp) {
+        self.asked = Some(asked);
+        self.last_contact = Some(now);
+    }
+
+    /// Takes or refuses a config. True when it was taken (and is to be saved).
+    pub fn received(
+        &mut self,
+        response: &ConfigResponse,
+        source: ConfigSource,
+        device: DeviceId,
+        moment: Moment,
+    ) -> bool {
+        // Remembered before it is applied: a config that is refused is not sent again and again.
+        self.received_hash.clone_from(&response.config_hash);
+        let Some(config) = &response.config else {
+            return false;
+        };
+        match self.judge(config, response, source, device, moment) {
+            Ok(in_force) => {
+                self.refused = None;
+                // The certificates of this boot were fetched before any hash was known.
+                if let Some(wanted) = self.certs_for.as_mut().filter(|w| w.hash.is_empty()) {
+                    wanted.hash.clone_from(&in_force.content.certs_hash);
+                }
+                self.in_force = Some(Arc::new(in_force));
+                true
+            }
+            Err(fault) => {
+                self.refused = Some(fault);
+                false
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        config: &EdgeDevConfig,
+        response: &ConfigResponse,
+        source: ConfigSource,
+        device: DeviceId,
+        moment: Moment,
+    ) -> Result<InForce, Fault> {
+        let in_force = self.in_force.as_ref().and_then(|c| c.made);
+        let content = translate(config, device, in_force, moment.now).map_err(|r| {
+            Fault::new(
+                r.code(),
+                "config",
+                format!("{r}; the last good config stays in force"),
+                moment.now,
+            )
+        })?;
+        Ok(InForce {
+            source,
+            hash: response.config_hash.clone(),
+            at: moment.now,
+            uptime: moment.uptime,
+            made: timestamp(config),
+            content,
+        })
+    }
+
+    /// The controller refused a request for the config with 403.
+    pub fn forbidden(&mut self, uptime: Duration) {
+        if matches!(self.attest.step, AttestStep::Complete(_)) {
+            self.attest.restart(uptime);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use api::config::UuiDandVersion;
+
+    use super::*;
+
+    fn response(uuid: &str, hash: &str) -> ConfigResponse {
+        let id = UuiDandVersion {
+            uuid: uuid.to_owned(),
+            version: "1".to_owned(),
+        };
+        let config = EdgeDevConfig {
+            id: Some(id),
+            ..EdgeDevConfig::default()
+        };
+        ConfigResponse {
+            config: Some(config),
+            config_hash: hash.to_owned(),
+        }
+    }
+
+    const OURS: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+    const THEIRS: &str = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
+    const MOMENT: Moment = Moment {
+        now: Timestamp::UNIX_EPOCH,
+        uptime: Duration::ZERO,
+    };
+
+    #[test]
+    fn a_foreign_config_is_refused_once_and_the_last_good_one_stays() {
+        let mut facts = Facts::default();
+        let device = OURS.parse().unwrap();
+        assert!(facts.received(
+            &response(OURS, "a"),
+            ConfigSource::Controller,
+            device,
+            MOMENT
+        ));
+        assert!(!facts.received(
+            &response(THEIRS, "b"),
+            ConfigSource::Controller,
+            device,
+            MOMENT
+        ));
+        assert_eq!(facts.in_force.as_ref().unwrap().hash, "a");
+        assert_eq!(facts.refused.as_ref().unwrap().code, Code::ConfigForeign);
+        assert_eq!(facts.received_hash, "b", "not asked for again");
+        assert!(facts.received(
+            &response(OURS, "c"),
+            ConfigSource::Controller,
+            device,
+            MOMENT
+        ));
+        assert_eq!(facts.refused, None);
+    }
+
+    #[test]
+    fn time_does_not_go_back() {
+        let mut facts = Facts::default();
+        let device = OURS.parse().unwrap();
+        let at = |seconds| {
+            let mut r = response(OURS, "x");
+            let stamp = Some(
+                serde_json::from_value(serde_json::json!(format!(
+                    "1970-01-01T00:00:{seconds:02}Z"
+                )))
+                .unwrap(),
+            );
+            r.config.as_mut().unwrap().config_timestamp = stamp;
+            r
+        };
+        assert!(facts.received(&at(20), ConfigSource::Controller, device, MOMENT));
+        assert!(!facts.received(&at(10), ConfigSource::Controller, device, MOMENT));
+        assert!(facts.received(&at(20), ConfigSource::Controller, device, MOMENT));
+    }
+
+    #[test]
+    fn a_403_restarts_attestation_only_when_there_was_one() {
+        let mut facts = Facts::default();
+        facts.forbidden(Duration::ZERO);
+        assert_eq!(facts.attest.step, AttestStep::SendCerts);
+        facts.attest.step = AttestStep::Complete(vec![1]);
+        facts.forbidden(Duration::from_secs(5));
+        assert_eq!(
+            facts.attest.step,
+            AttestStep::Pause(Duration::from_secs(20))
+        );
+        assert!(facts.attest.token().is_empty());
+        facts.attest.resume();
+        assert_eq!(
+            (facts.attest.round, &facts.attest.step),
+            (1, &AttestStep::SendCerts)
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! zedagent speaks with the controller: who the device is, what it shall do.
+//!
+//! | | topics |
+//! |---|---|
+//! | reads | when known: `nim/DeviceNetworkStatus`, `nodeagent/NodeAgentStatus` (why the device booted) |
+//! | writes | `OnboardingStatus`, `ControllerCert`, `ConfigItemValueMap` (persistent), `ZedAgentStatus`; once there is a config: `DevicePortConfig`, `PhysicalIOAdapterList`, `DatastoreConfig`, `ContentTreeConfig`, `VolumeConfig`, `NetworkInstanceConfig`, `AppInstanceConfig` |
+//! | owns | `/config/device.{cert,key}.pem` (made once), `/persist/checkpoint/{controllercerts,lastconfig,lastconfig.bak}`, `/run/zedagent/integrity_token` |
+//!
+//! ```text
+//!  identity -> usable address -> controller's certificates -> register, UUID -> attestation -> config ... config
+//!                                                                                  ^             |
+//!                                                                                  +---- 403 ----+
+//! ```
+//!
+//! Which step is next follows from what is known ([`facts`]), not from where we were; so any step may
+//! be lost, repeated or interrupted. Every failed step is tried again for ever, with increasing delays: the
+//! controller may learn about this device at any time.
+//!
+//! **A config is taken whole or not at all** when it is not meant for this device, not signed by the
+//! controller, or older than the one in force; one bad object in it only marks that object ([`translate`]).
+//! The answer as received is saved, and used after the next boot if the controller does not answer within
+//! seconds; a config that was in force for ten minutes becomes the backup, which is preferred after a boot
+//! that the last config may have caused.
+//!
+//! **After a restart** the topics that only a config can fill stay as they are, and not ready, until the
+//! config was fetched or the saved one was taken.
+//!
+//! Look at `plan/steps.rs` for what is done when, at `world.rs` for how.
+#![forbid(unsafe_code)]
+
+mod checkpoint;
+pub mod facts;
+mod failure;
+mod plan;
+pub mod translate;
+pub mod world;
+
+pub use plan::{Desired, Report, Step, Zedagent};

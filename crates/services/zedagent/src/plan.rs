@@ -1,0 +1,193 @@
+//! What to ask the controller next, and what to tell the other services.
+
+mod report;
+mod steps;
+
+use std::{sync::Arc, time::Duration};
+
+use agent::{Action, Backoff, Plan, Service, Tables, Turn};
+use bus::Rows;
+use model::{
+    config_item::ConfigItemValueMap,
+    id::{DeviceId, Digest},
+    node::{NodeAgentStatus, OnboardingStatus},
+    port::DeviceNetworkStatus,
+    topics::{CONFIG_ITEMS, DEVICE_NETWORK_STATUS, NODE_AGENT_STATUS, ONBOARDING_STATUS},
+};
+
+use crate::facts::{CertsWanted, Facts};
+
+pub use report::Report;
+
+/// The service.
+pub struct Zedagent;
+
+/// The little that zedagent is told by others; what is wanted comes from the controller.
+pub struct Desired {
+    /// The device's network; unknown until nim has spoken.
+    pub network: Option<DeviceNetworkStatus>,
+    /// Why the device booted; unknown until nodeagent has spoken.
+    pub node: Option<Arc<Rows<NodeAgentStatus>>>,
+    /// Our own memory: who we are.
+    pub onboarding: OnboardingStatus,
+    /// Our own memory: properties in force.
+    pub items: ConfigItemValueMap,
+}
+
+/// A step towards the controller, or with what it said.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Make the device's key and certificate.
+    MakeIdentity,
+    /// Fetch and verify the controller's certificates.
+    FetchCerts {
+        /// Why.
+        wanted: CertsWanted,
+    },
+    /// Register with the onboarding key if there is one, then ask for the UUID.
+    Introduce {
+        /// Also register.
+        register: bool,
+        /// Counts the controller's disownings.
+        again: bool,
+    },
+    /// Attestation: send the device's certificates.
+    SendCerts {
+        /// Round.
+        round: u32,
+        /// Who we are.
+        device: DeviceId,
+    },
+    /// Attestation: ask for a nonce.
+    AskNonce {
+        /// Round.
+        round: u32,
+        /// Who we are.
+        device: DeviceId,
+    },
+    /// Attestation: send a quote.
+    SendQuote {
+        /// Round.
+        round: u32,
+        /// Over this.
+        nonce: Vec<u8>,
+        /// Who we are.
+        device: DeviceId,
+    },
+    /// Begin attestation anew.
+    ResumeAttest {
+        /// Round that ended.
+        round: u32,
+    },
+    /// Ask for the config.
+    FetchConfig {
+        /// Number of the request.
+        number: u64,
+        /// Hash of the config last received.
+        hash: String,
+        /// Integrity token.
+        token: Vec<u8>,
+        /// Who we are.
+        device: DeviceId,
+    },
+    /// Take the config of an earlier boot.
+    UseSaved {
+        /// The one that proved itself rather than the last one.
+        backup: bool,
+        /// Who we are.
+        device: DeviceId,
+    },
+    /// The config in force has proved itself.
+    KeepAsBackup {
+        /// Digest of the saved config.
+        digest: Digest,
+    },
+}
+
+impl Action for Step {
+    fn subject(&self) -> String {
+        match self {
+            Step::MakeIdentity => "identity",
+            Step::FetchCerts { .. } => "controller certificates",
+            Step::Introduce { .. } => "onboarding",
+            Step::SendCerts { .. }
+            | Step::AskNonce { .. }
+            | Step::SendQuote { .. }
+            | Step::ResumeAttest { .. } => "attestation",
+            Step::FetchConfig { .. } => "config",
+            Step::UseSaved { .. } => "saved config",
+            Step::KeepAsBackup { .. } => "config checkpoint",
+        }
+        .to_owned()
+    }
+
+    fn is_slow(&self) -> bool {
+        match self {
+            Step::FetchCerts { .. }
+            | Step::Introduce { .. }
+            | Step::SendCerts { .. }
+            | Step::AskNonce { .. }
+            | Step::SendQuote { .. }
+            | Step::FetchConfig { .. } => true,
+            Step::MakeIdentity
+            | Step::ResumeAttest { .. }
+            | Step::UseSaved { .. }
+            | Step::KeepAsBackup { .. } => false,
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        let seconds = Duration::from_secs;
+        let always = |first, max| Backoff {
+            first,
+            max,
+            permanent: Some(max),
+        };
+        match self {
+            // No answer of the controller is final: it may learn about this device at any time.
+            Step::Introduce { .. } | Step::FetchCerts { .. } => always(seconds(1), seconds(600)),
+            Step::SendCerts { .. } | Step::AskNonce { .. } | Step::SendQuote { .. } => {
+                always(seconds(2), seconds(15))
+            }
+            Step::FetchConfig { .. } => always(seconds(2), seconds(60)),
+            Step::MakeIdentity
+            | Step::ResumeAttest { .. }
+            | Step::UseSaved { .. }
+            | Step::KeepAsBackup { .. } => Backoff::default(),
+        }
+    }
+}
+
+impl Service for Zedagent {
+    const NAME: &'static str = "zedagent";
+    type Desired = Desired;
+    type Actual = Facts;
+    type Action = Step;
+    type Report = Report;
+
+    fn read(tables: &mut Tables) -> Option<Desired> {
+        Some(Desired {
+            network: tables
+                .get(&DEVICE_NETWORK_STATUS)
+                .and_then(|rows| rows.get("global").cloned()),
+            node: tables.get(&NODE_AGENT_STATUS),
+            onboarding: tables
+                .own(&ONBOARDING_STATUS)
+                .get("global")
+                .cloned()
+                .unwrap_or_default(),
+            items: tables
+                .own(&CONFIG_ITEMS)
+                .get("global")
+                .cloned()
+                .unwrap_or_default(),
+        })
+    }
+
+    fn plan(turn: &Turn<'_, Self>) -> Plan<Self> {
+        let onboarding = report::onboarding(turn);
+        let mut plan = Plan::report(report::report(turn, &onboarding));
+        steps::steps(turn, &onboarding, &mut plan);
+        plan
+    }
+}

@@ -1,0 +1,224 @@
+//! The next steps, each derived from what is known rather than from where we were.
+
+use std::time::Duration;
+
+use agent::{Plan, Turn};
+use jiff::Timestamp;
+use model::{
+    id::DeviceId,
+    node::{BootReason, ConfigSource, OnboardingStatus},
+};
+
+use super::{Step, Zedagent};
+use crate::facts::{AttestStep, CertsWanted, Facts};
+
+/// A config must have been in force for so long before it counts as proven.
+const PROOF: Duration = Duration::from_secs(600);
+/// How long the controller has to answer after start before the saved config is taken.
+const SAVED_AFTER: Duration = Duration::from_secs(5);
+/// The device asks again who it is at most so often.
+const DISOWNED_PAUSE: Duration = Duration::from_secs(600);
+/// A clock before this was never set; a certificate made with it would have expired long ago.
+const CLOCK_SANE: Timestamp = Timestamp::constant(1_704_067_200, 0);
+
+pub(super) fn clock_is_sane(now: Timestamp) -> bool {
+    now >= CLOCK_SANE
+}
+
+pub(super) fn steps(
+    turn: &Turn<'_, Zedagent>,
+    onboarding: &OnboardingStatus,
+    plan: &mut Plan<Zedagent>,
+) {
+    let facts = turn.actual;
+    if facts.partition.is_none() {
+        // Observed again until it is there.
+        plan.wake_in(Duration::from_secs(5));
+        return;
+    }
+    if facts.device_cert.is_none() {
+        if clock_is_sane(turn.now) {
+            plan.actions.push(Step::MakeIdentity);
+        } else {
+            plan.wake_in(Duration::from_secs(5));
+        }
+        return;
+    }
+    if let Some(device) = onboarding.device {
+        use_saved(turn, device, plan);
+        keep_as_backup(turn, plan);
+    }
+    if !turn
+        .desired
+        .network
+        .as_ref()
+        .is_some_and(model::port::DeviceNetworkStatus::has_usable_address)
+    {
+        return;
+    }
+    fetch_certs(turn, plan);
+    if facts.certs.is_empty() && !facts.v1 {
+        return;
+    }
+    introduce(turn, onboarding, plan);
+    if let Some(device) = onboarding.device {
+        attest(turn, device, plan);
+        fetch_config(turn, device, plan);
+    }
+}
+
+fn fetch_certs(turn: &Turn<'_, Zedagent>, plan: &mut Plan<Zedagent>) {
+    let facts = turn.actual;
+    if facts.v1 {
+        return;
+    }
+    let interval = turn
+        .desired
+        .items
+        .seconds("timer.cert.interval")
+        .max(Duration::from_secs(60));
+    let period = turn.uptime.saturating_sub(facts.started).as_secs() / interval.as_secs();
+    let known_hash = facts
+        .certs_for
+        .as_ref()
+        .map_or(String::new(), |w| w.hash.clone());
+    let wanted = CertsWanted {
+        hash: facts
+            .in_force
+            .as_ref()
+            .map_or(known_hash, |c| c.content.certs_hash.clone()),
+        misses: facts.cert_misses,
+        period,
+    };
+    if facts.certs_for.as_ref() != Some(&wanted) {
+        plan.actions.push(Step::FetchCerts { wanted });
+    }
+    plan.wake_in(interval);
+}
+
+fn introduce(turn: &Turn<'_, Zedagent>, onboarding: &OnboardingStatus, plan: &mut Plan<Zedagent>) {
+    let facts = turn.actual;
+    let register = facts.partition.as_ref().is_some_and(|p| p.can_register);
+    if onboarding.device.is_none() {
+        plan.actions.push(Step::Introduce {
+            register,
+            again: false,
+        });
+    } else if facts.disowned {
+        let pause = facts.named_at.map_or(Duration::ZERO, |at| {
+            (at + DISOWNED_PAUSE).saturating_sub(turn.uptime)
+        });
+        if pause.is_zero() {
+            plan.actions.push(Step::Introduce {
+                register,
+                again: true,
+            });
+        } else {
+            plan.wake_in(pause);
+        }
+    }
+}
+
+fn attest(turn: &Turn<'_, Zedagent>, device: DeviceId, plan: &mut Plan<Zedagent>) {
+    if turn.actual.v1 {
+        return;
+    }
+    let attest = &turn.actual.attest;
+    let round = attest.round;
+    match &attest.step {
+        AttestStep::SendCerts => plan.actions.push(Step::SendCerts { round, device }),
+        AttestStep::AskNonce => plan.actions.push(Step::AskNonce { round, device }),
+        AttestStep::SendQuote(nonce) => plan.actions.push(Step::SendQuote {
+            round,
+            nonce: nonce.clone(),
+            device,
+        }),
+        AttestStep::Complete(_) => {}
+        AttestStep::Pause(until) => match until.checked_sub(turn.uptime) {
+            Some(left) if !left.is_zero() => plan.wake_in(left),
+            _ => plan.actions.push(Step::ResumeAttest { round }),
+        },
+    }
+}
+
+fn fetch_config(turn: &Turn<'_, Zedagent>, device: DeviceId, plan: &mut Plan<Zedagent>) {
+    let facts = turn.actual;
+    // The first request would only be refused while attestation is on its way; if that
+    // does not work, the controller may not insist on it.
+    let attested = matches!(facts.attest.step, AttestStep::Complete(_));
+    if !attested && !facts.v1 && turn.jobs.fault("attestation").is_none() {
+        return;
+    }
+    let due = next_request(turn, facts);
+    if let Some(left) = due.checked_sub(turn.uptime).filter(|left| !left.is_zero()) {
+        plan.wake_in(left);
+        return;
+    }
+    plan.actions.push(Step::FetchConfig {
+        number: facts.asked.as_ref().map_or(0, |a| a.number + 1),
+        hash: facts.received_hash.clone(),
+        token: facts.attest.token().to_vec(),
+        device,
+    });
+}
+
+/// Uptime at which to ask for the config: at a random point of the interval's last 70 %.
+fn next_request(turn: &Turn<'_, Zedagent>, facts: &Facts) -> Duration {
+    let interval = turn.desired.items.seconds("timer.config.interval");
+    facts.asked.as_ref().map_or(Duration::ZERO, |asked| {
+        asked.at + interval.mul_f64(0.3 + 0.7 * asked.jitter)
+    })
+}
+
+fn use_saved(turn: &Turn<'_, Zedagent>, device: DeviceId, plan: &mut Plan<Zedagent>) {
+    let facts = turn.actual;
+    let saved = &facts.saved;
+    if facts.in_force.is_some() || (saved.primary.is_none() && saved.backup.is_none()) {
+        return;
+    }
+    let left = (facts.started + SAVED_AFTER).saturating_sub(turn.uptime);
+    if !left.is_zero() {
+        plan.wake_in(left);
+        return;
+    }
+    let reason = turn
+        .desired
+        .node
+        .as_ref()
+        .and_then(|n| n.values().next())
+        .map(|n| n.boot_reason);
+    let backup =
+        saved.backup.is_some() && (saved.primary.is_none() || distrusts_last_config(reason));
+    plan.actions.push(Step::UseSaved { backup, device });
+}
+
+/// After a boot that the last config may have caused, the one before it is taken.
+pub(super) fn distrusts_last_config(reason: Option<BootReason>) -> bool {
+    match reason {
+        Some(BootReason::First | BootReason::Fallback | BootReason::HwWatchdog) => true,
+        Some(
+            BootReason::None
+            | BootReason::RebootCmd
+            | BootReason::PoweroffCmd
+            | BootReason::Update
+            | BootReason::Disconnect
+            | BootReason::PowerFail
+            | BootReason::Unknown,
+        )
+        | None => false,
+    }
+}
+
+fn keep_as_backup(turn: &Turn<'_, Zedagent>, plan: &mut Plan<Zedagent>) {
+    let facts = turn.actual;
+    let (Some(config), Some(digest)) = (&facts.in_force, facts.saved.primary) else {
+        return;
+    };
+    if config.source != ConfigSource::Controller || facts.saved.backup == Some(digest) {
+        return;
+    }
+    match (config.uptime + PROOF).checked_sub(turn.uptime) {
+        Some(left) if !left.is_zero() => plan.wake_in(left),
+        _ => plan.actions.push(Step::KeepAsBackup { digest }),
+    }
+}

@@ -1,0 +1,189 @@
+//! Datastores, content trees, volumes.
+
+use api::config::{DsType, EdgeDevConfig, Format, VolumeContentOriginType};
+use jiff::Timestamp;
+use model::{
+    content::{ContentTreeConfig, DatastoreConfig, DatastoreKind},
+    id::{ContentTreeId, DatastoreId, VolumeId},
+    volume::{ImageFormat, VolumeConfig, VolumeOrigin},
+};
+
+use super::{Check, Problem, Translated, id_of, insert, sound};
+
+pub(super) fn datastores(config: &EdgeDevConfig, now: Timestamp, to: &mut Translated) {
+    for (position, from) in config.datastores.iter().enumerate() {
+        let Some(id) = id_of::<DatastoreId>("datastore", position, &from.id, now, to) else {
+            continue;
+        };
+        let mut check = Check::default();
+        let kind = match DsType::try_from(from.d_type) {
+            Ok(DsType::DsHttp) => DatastoreKind::Http,
+            Ok(DsType::DsHttps) => DatastoreKind::Https,
+            Ok(DsType::DsS3) => DatastoreKind::S3,
+            Ok(DsType::DsSftp) => DatastoreKind::Sftp,
+            Ok(DsType::DsContainerRegistry) => DatastoreKind::ContainerRegistry,
+            Ok(DsType::DsAzureBlob) => DatastoreKind::AzureBlob,
+            Ok(DsType::DsGoogleStorage) => DatastoreKind::GoogleStorage,
+            Ok(DsType::DsUnknown) | Err(_) => {
+                check.note(Problem::invalid(format!(
+                    "type {} is not known",
+                    from.d_type
+                )));
+                DatastoreKind::Https
+            }
+        };
+        if from.fqdn.trim().is_empty() {
+            check.note(Problem::invalid("fqdn is empty"));
+        }
+        let row = DatastoreConfig {
+            id,
+            kind,
+            fqdn: from.fqdn.trim().to_owned(),
+            dpath: from.dpath.trim().to_owned(),
+            region: from.region.clone(),
+            certificates_pem: from
+                .ds_cert_pem
+                .iter()
+                .map(|pem| String::from_utf8_lossy(pem).into_owned())
+                .collect(),
+            fault: check.fault(format!("datastore {id}"), now),
+        };
+        insert(
+            "datastore",
+            &mut to.datastores,
+            id.to_string(),
+            row,
+            &mut to.faults,
+            now,
+        );
+    }
+}
+
+pub(super) fn content_trees(config: &EdgeDevConfig, now: Timestamp, to: &mut Translated) {
+    let known = sound(&to.datastores, |d| d.fault.is_some());
+    for (position, from) in config.content_info.iter().enumerate() {
+        let Some(id) = id_of::<ContentTreeId>("content tree", position, &from.uuid, now, to) else {
+            continue;
+        };
+        let mut check = Check::default();
+        // The list supersedes the single id, which older controllers send.
+        let texts = if from.ds_ids_list.is_empty() {
+            std::slice::from_ref(&from.ds_id)
+        } else {
+            &from.ds_ids_list
+        };
+        let datastores: Vec<DatastoreId> = check.or_default(
+            "datastore",
+            texts.iter().map(|t| t.parse()).collect::<Result<_, _>>(),
+        );
+        for datastore in &datastores {
+            if !known.contains(&datastore.to_string()) {
+                check.note(Problem::dangling(format!(
+                    "datastore {datastore} is not (correctly) in the config"
+                )));
+            }
+        }
+        let format = match Format::try_from(from.iformat) {
+            Ok(Format::Raw) => ImageFormat::Raw,
+            Ok(Format::Qcow2 | Format::Qcow) => ImageFormat::Qcow2,
+            Ok(Format::Iso) => ImageFormat::Iso,
+            Ok(Format::Container) => ImageFormat::Container,
+            Ok(other) => {
+                check.note(Problem::invalid(format!(
+                    "image format {} is not supported",
+                    other.as_str_name()
+                )));
+                ImageFormat::Raw
+            }
+            Err(_) => {
+                check.note(Problem::invalid(format!(
+                    "image format {} is not known",
+                    from.iformat
+                )));
+                ImageFormat::Raw
+            }
+        };
+        if from.url.trim().is_empty() {
+            check.note(Problem::invalid("URL is empty"));
+        }
+        let row = ContentTreeConfig {
+            id,
+            display_name: from.display_name.clone(),
+            sha256: check.or_default("sha256", from.sha256.parse()),
+            datastores,
+            relative_url: from.url.trim().to_owned(),
+            format,
+            max_download_bytes: from.max_size_bytes,
+            fault: check.fault(format!("content tree {id}"), now),
+        };
+        insert(
+            "content tree",
+            &mut to.content_trees,
+            id.to_string(),
+            row,
+            &mut to.faults,
+            now,
+        );
+    }
+}
+
+pub(super) fn volumes(config: &EdgeDevConfig, now: Timestamp, to: &mut Translated) {
+    let known = sound(&to.content_trees, |c| c.fault.is_some());
+    for (position, from) in config.volumes.iter().enumerate() {
+        let Some(id) = id_of::<VolumeId>("volume", position, &from.uuid, now, to) else {
+            continue;
+        };
+        let mut check = Check::default();
+        let max_size_bytes = check.or_default("maxsizebytes", size(from.maxsizebytes));
+        let origin = from
+            .origin
+            .as_ref()
+            .map(|o| (VolumeContentOriginType::try_from(o.r#type), o));
+        let origin = match origin {
+            Some((Ok(VolumeContentOriginType::VcotBlank), _)) => {
+                if max_size_bytes == 0 {
+                    check.note(Problem::invalid("a blank volume needs maxsizebytes"));
+                }
+                VolumeOrigin::Blank
+            }
+            Some((Ok(VolumeContentOriginType::VcotDownload), origin)) => {
+                let tree: ContentTreeId =
+                    check.or_default("content tree", origin.download_content_tree_id.parse());
+                if !known.contains(&tree.to_string()) {
+                    check.note(Problem::dangling(format!(
+                        "content tree {tree} is not (correctly) in the config"
+                    )));
+                }
+                VolumeOrigin::Content(tree)
+            }
+            Some((Ok(VolumeContentOriginType::VcotUnknown) | Err(_), _)) | None => {
+                check.note(Problem::invalid(
+                    "its origin is neither blank nor a content tree",
+                ));
+                VolumeOrigin::Blank
+            }
+        };
+        let row = VolumeConfig {
+            id,
+            generation: check.or_default("generationCount", size(from.generation_count)),
+            display_name: from.display_name.clone(),
+            origin,
+            max_size_bytes,
+            read_only: from.readonly,
+            clear_text: from.clear_text,
+            fault: check.fault(format!("volume {id}"), now),
+        };
+        insert(
+            "volume",
+            &mut to.volumes,
+            row.key().to_string(),
+            row,
+            &mut to.faults,
+            now,
+        );
+    }
+}
+
+fn size(value: i64) -> Result<u64, Problem> {
+    u64::try_from(value).map_err(|_| Problem::invalid(format!("{value} is negative")))
+}

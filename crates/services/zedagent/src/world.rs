@@ -1,0 +1,542 @@
+//! The controller, the CONFIG partition and the checkpoint, as one world.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use agent::{Boot, Clock, Failure, Progress, World};
+use api::{
+    attest::{
+        AttestVersionInfo, AttestVersionType, ZAttestQuote, ZAttestReq, ZAttestReqType,
+        ZAttestResponse, ZAttestResponseCode,
+    },
+    config::ConfigResponse,
+};
+use controller::{
+    ApiVersion, ConfigAnswer, ConfigPartition, Controller, ControllerCerts, Signer, Timers,
+    envelope,
+    identity::{load_or_create, system_random},
+};
+use jiff::Timestamp;
+use model::{
+    code::Code,
+    id::{DeviceId, Digest},
+    node::ConfigSource,
+    security::{ControllerCert, ControllerCertKind},
+};
+use prost::Message;
+use tracing::warn;
+
+use crate::{
+    Desired, Step, Zedagent,
+    checkpoint::{self, BACKUP, CERTS, Checkpoint, LAST},
+    facts::{Asked, AttestStep, CertsWanted, Facts, Moment, Name, Partition, Saved},
+    failure::of_call,
+};
+
+/// The way to the controller, and everything learned on it.
+pub struct Evc {
+    config_dir: PathBuf,
+    token_file: PathBuf,
+    root: PathBuf,
+    checkpoint: Checkpoint,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    facts: Facts,
+    partition: Option<ConfigPartition>,
+    device: Option<Arc<dyn Signer>>,
+    controller: Option<Controller>,
+}
+
+impl Evc {
+    /// Everything is read when it is first needed: CONFIG may not be there yet.
+    pub fn open(boot: &Boot) -> Self {
+        let evc = Self {
+            config_dir: boot.path("/config"),
+            token_file: boot.path("/run/zedagent/integrity_token"),
+            root: boot.root.clone(),
+            checkpoint: Checkpoint::new(boot.path("/persist/checkpoint")),
+            clock: boot.clock.clone(),
+            state: Mutex::default(),
+        };
+        let mut state = evc.state();
+        state.facts.started = boot.clock.uptime();
+        state.facts.saved = Saved {
+            primary: evc.checkpoint.digest(LAST),
+            backup: evc.checkpoint.digest(BACKUP),
+        };
+        // A token that is no longer good costs one refused request.
+        if let Ok(token) = std::fs::read(&evc.token_file) {
+            state.facts.attest.step = AttestStep::Complete(token);
+        }
+        drop(state);
+        evc
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            now: self.clock.now(),
+            uptime: self.clock.uptime(),
+        }
+    }
+
+    /// The controller as it stands now, for one call.
+    fn controller(&self, object: &str) -> Result<Controller, Failure> {
+        let missing = || {
+            Failure::new(
+                Code::OnboardIdentity,
+                object,
+                "the device has no identity yet",
+            )
+            .transient()
+        };
+        self.state().controller.clone().ok_or_else(missing)
+    }
+
+    fn read_partition(&self, state: &mut State) {
+        if state.partition.is_some() {
+            return;
+        }
+        match ConfigPartition::read(&self.config_dir) {
+            Ok(partition) => {
+                state.facts.partition_fault = None;
+                state.facts.v1 |= partition.force_v1;
+                state.facts.partition = Some(Partition {
+                    server: partition.server.as_str().to_owned(),
+                    can_register: partition.onboarding.is_some(),
+                });
+                state.partition = Some(partition);
+            }
+            Err(error) => {
+                let failure = Failure::of(Code::OnboardConfig, "CONFIG", &error);
+                let text = std::iter::once(failure.text)
+                    .chain(failure.causes)
+                    .collect::<Vec<_>>()
+                    .join(": ");
+                state.facts.partition_fault = Some((Code::OnboardConfig, text));
+            }
+        }
+    }
+
+    fn connect(&self, state: &mut State, desired: &Desired) {
+        let (Some(partition), Some(device)) = (&state.partition, &state.device) else {
+            return;
+        };
+        if state.controller.is_none() {
+            match Controller::new(partition, device.clone(), &hardware_serial(), &self.root) {
+                Ok(controller) => state.controller = Some(controller),
+                Err(error) => {
+                    let failure = Failure::of(Code::OnboardConfig, "CONFIG", &error);
+                    state.facts.partition_fault = Some((Code::OnboardConfig, failure.text));
+                    return;
+                }
+            }
+            self.load_certs(state);
+        }
+        state.facts.v1 |= desired.onboarding.api_v1;
+        let Some(controller) = state.controller.as_mut() else {
+            return;
+        };
+        if state.facts.v1 {
+            controller.set_version(ApiVersion::V1);
+        }
+        let device = state
+            .facts
+            .name
+            .as_ref()
+            .map(|n| n.device)
+            .or(desired.onboarding.device);
+        controller.set_uuid(device.map(|d| d.0));
+        controller.set_timers(Timers {
+            dial: desired.items.seconds("timer.dial.timeout"),
+            send: desired.items.seconds("timer.send.timeout"),
+        });
+        if let Some(network) = &desired.network {
+            let (ports, problems) = uplink::ports(network);
+            for (port, problem) in problems {
+                warn!(port, %problem, "proxy cannot be used");
+            }
+            for problem in controller.set_ports(ports) {
+                warn!(%problem, "proxy certificate cannot be used");
+            }
+        }
+    }
+
+    /// Certificates of an earlier boot, to go on without the controller.
+    fn load_certs(&self, state: &mut State) {
+        let (Some(controller), Some(bytes)) =
+            (state.controller.as_mut(), self.checkpoint.read(CERTS))
+        else {
+            return;
+        };
+        match ControllerCerts::verify(&bytes, controller.signing_roots(), self.clock.now()) {
+            Ok(certs) => {
+                state.facts.certs = rows(&certs);
+                controller.set_certs(Some(Arc::new(certs)));
+            }
+            Err(error) => warn!(%error, "saved certificates of the controller are not acceptable"),
+        }
+    }
+
+    fn make_identity(&self) -> Result<(), Failure> {
+        let (key, made) = load_or_create(&self.config_dir, self.clock.now(), &mut system_random)
+            .map_err(|e| Failure::of(Code::OnboardIdentity, "identity", &e).transient())?;
+        if made {
+            tracing::info!("device certificate made");
+        }
+        let mut state = self.state();
+        state.facts.device_cert = Some(Digest(key.certificate().der_hash()));
+        state.device = Some(Arc::new(key));
+        Ok(())
+    }
+
+    async fn fetch_certs(&self, wanted: CertsWanted) -> Result<(), Failure> {
+        let object = "controller certificates";
+        let result = self.controller(object)?.certs(self.clock.now()).await;
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(error) if Controller::lacks_v2(&error) => {
+                tracing::info!("the controller does not know version 2 of the protocol");
+                self.state().facts.v1 = true;
+                return Ok(());
+            }
+            Err(error) => return Err(of_call(object, &error)),
+        };
+        self.checkpoint
+            .write(CERTS, answer.value.bytes())
+            .map_err(|e| Failure::of(Code::BusWrite, object, &e).transient())?;
+        let mut state = self.state();
+        state.facts.certs = rows(&answer.value);
+        state.facts.certs_for = Some(wanted);
+        state.facts.last_contact = Some(self.clock.now());
+        if let Some(controller) = state.controller.as_mut() {
+            controller.set_certs(Some(Arc::new(answer.value)));
+        }
+        Ok(())
+    }
+
+    async fn introduce(&self, register: bool) -> Result<(), Failure> {
+        let object = "onboarding";
+        let controller = self.controller(object)?;
+        // Whatever register answers, the answer to the next question decides.
+        let registered = if register {
+            controller.register().await.map(|_| ())
+        } else {
+            Ok(())
+        };
+        match controller.device_name().await {
+            Ok(answer) => {
+                let model = [
+                    answer.value.manufacturer.as_str(),
+                    answer.value.product_name.as_str(),
+                ];
+                let hardware_model = if model.iter().all(|m| !m.is_empty()) {
+                    model.join(".")
+                } else {
+                    String::new()
+                };
+                let mut state = self.state();
+                state.facts.name = Some(Name {
+                    device: DeviceId(answer.value.uuid),
+                    hardware_model,
+                });
+                state.facts.named_at = Some(self.clock.uptime());
+                state.facts.disowned = false;
+                state.facts.last_contact = Some(self.clock.now());
+                Ok(())
+            }
+            Err(error) => {
+                self.note_cert_miss(&error);
+                // The refused registration is the reason that the controller does not know us.
+                let error = registered
+                    .err()
+                    .filter(|e| e.code().is_some())
+                    .unwrap_or(error);
+                Err(of_call(object, &error))
+            }
+        }
+    }
+
+    async fn attest(&self, request: ZAttestReq) -> Result<ZAttestResponse, Failure> {
+        let object = "attestation";
+        let answer = self
+            .controller(object)?
+            .attest(&request)
+            .await
+            .map_err(|error| {
+                self.note_cert_miss(&error);
+                of_call(object, &error)
+            })?;
+        self.state().facts.last_contact = Some(self.clock.now());
+        Ok(answer.value)
+    }
+
+    async fn send_certs(&self) -> Result<(), Failure> {
+        // A device without a TPM has no certificate but the one that the controller already has.
+        let request = ZAttestReq {
+            req_type: ZAttestReqType::AttestReqCert.into(),
+            ..ZAttestReq::default()
+        };
+        self.attest(request).await?;
+        self.state().facts.attest.step = AttestStep::AskNonce;
+        Ok(())
+    }
+
+    async fn ask_nonce(&self) -> Result<(), Failure> {
+        let request = ZAttestReq {
+            req_type: ZAttestReqType::AttestReqNonce.into(),
+            ..ZAttestReq::default()
+        };
+        let response = self.attest(request).await?;
+        let nonce = response.nonce.map(|n| n.nonce).unwrap_or_default();
+        if !(12..=32).contains(&nonce.len()) {
+            let text = format!(
+                "the controller's nonce has {} bytes, not 12 to 32",
+                nonce.len()
+            );
+            return Err(Failure::new(Code::AttestRefused, "attestation", text).transient());
+        }
+        self.state().facts.attest.step = AttestStep::SendQuote(nonce);
+        Ok(())
+    }
+
+    async fn send_quote(&self) -> Result<(), Failure> {
+        let versions = vec![AttestVersionInfo {
+            version_type: AttestVersionType::Eve.into(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }];
+        let quote = ZAttestQuote {
+            versions,
+            ..ZAttestQuote::default()
+        };
+        let request = ZAttestReq {
+            req_type: ZAttestReqType::AttestReqQuote.into(),
+            quote: Some(quote),
+            ..ZAttestReq::default()
+        };
+        let response = self.attest(request).await?;
+        let verdict = response.quote_resp.unwrap_or_default();
+        let uptime = self.clock.uptime();
+        match ZAttestResponseCode::try_from(verdict.response) {
+            Ok(ZAttestResponseCode::Success) => {
+                if let Err(error) = checkpoint::write(&self.token_file, &verdict.integrity_token) {
+                    warn!(%error, "integrity token is not kept across a restart");
+                }
+                self.state().facts.attest.step = AttestStep::Complete(verdict.integrity_token);
+                Ok(())
+            }
+            code => {
+                self.state().facts.attest.restart(uptime);
+                let word = code.map_or_else(
+                    |_| verdict.response.to_string(),
+                    |c| c.as_str_name().to_owned(),
+                );
+                Err(Failure::new(
+                    Code::AttestRefused,
+                    "attestation",
+                    format!("the controller answered {word}"),
+                )
+                .transient())
+            }
+        }
+    }
+
+    async fn fetch_config(
+        &self,
+        number: u64,
+        hash: &str,
+        token: &[u8],
+        device: DeviceId,
+    ) -> Result<(), Failure> {
+        let object = "config";
+        let result = self.controller(object)?.config(hash, token).await;
+        let moment = self.moment();
+        let asked = Asked {
+            number,
+            at: moment.uptime,
+            jitter: rand::random(),
+        };
+        let answer = match result {
+            Ok(answer) => answer.value,
+            Err(error) => {
+                self.note_cert_miss(&error);
+                let mut state = self.state();
+                match error.code() {
+                    Some(403) => state.facts.forbidden(moment.uptime),
+                    Some(400 | 404) => state.facts.disowned = true,
+                    Some(_) | None => {}
+                }
+                return Err(of_call(object, &error));
+            }
+        };
+        let mut state = self.state();
+        state.facts.unchanged(asked, moment.now);
+        let ConfigAnswer::Changed { response, bytes } = answer else {
+            return Ok(());
+        };
+        if state
+            .facts
+            .received(&response, ConfigSource::Controller, device, moment)
+        {
+            self.checkpoint
+                .write(LAST, &bytes)
+                .map_err(|e| Failure::of(Code::BusWrite, "config checkpoint", &e).transient())?;
+            state.facts.saved.primary = Some(checkpoint::digest(&bytes));
+        }
+        Ok(())
+    }
+
+    fn use_saved(&self, backup: bool, device: DeviceId) -> Result<(), Failure> {
+        let object = "saved config";
+        let name = if backup { BACKUP } else { LAST };
+        let bad = |text: String| Failure::new(Code::ConfigParse, object, format!("{name}: {text}"));
+        let result = self.open_saved(name).and_then(|response| {
+            let mut state = self.state();
+            // The hash is not remembered: the controller shall send the config again in full.
+            let taken = state
+                .facts
+                .received(&response, ConfigSource::Saved, device, self.moment());
+            state.facts.received_hash.clear();
+            if taken {
+                Ok(())
+            } else {
+                Err("it is not acceptable".to_owned())
+            }
+        });
+        if result.is_err() {
+            let mut state = self.state();
+            // Not tried again; the other one may do.
+            if backup {
+                state.facts.saved.backup = None;
+            } else {
+                state.facts.saved.primary = None;
+            }
+        }
+        result.map_err(bad)
+    }
+
+    fn open_saved(&self, name: &str) -> Result<ConfigResponse, String> {
+        let bytes = self.checkpoint.read(name).ok_or("it is gone")?;
+        let state = self.state();
+        let controller = state
+            .controller
+            .as_ref()
+            .ok_or("the device has no identity yet")?;
+        let payload = match (controller.version(), controller.controller_certs()) {
+            (ApiVersion::V1, _) => bytes,
+            (ApiVersion::V2, Some(certs)) => {
+                envelope::open(&bytes, certs.signing()).map_err(|e| e.to_string())?
+            }
+            (ApiVersion::V2, None) => {
+                return Err("the controller's certificates are not known".to_owned());
+            }
+        };
+        ConfigResponse::decode(payload.as_slice()).map_err(|e| e.to_string())
+    }
+
+    fn keep_as_backup(&self, digest: Digest) -> Result<(), Failure> {
+        let failure = |e: &dyn std::error::Error| {
+            Failure::of(Code::BusWrite, "config checkpoint", e).transient()
+        };
+        let Some(bytes) = self
+            .checkpoint
+            .read(LAST)
+            .filter(|bytes| checkpoint::digest(bytes) == digest)
+        else {
+            self.state().facts.saved.primary = self.checkpoint.digest(LAST);
+            return Ok(());
+        };
+        self.checkpoint
+            .write(BACKUP, &bytes)
+            .map_err(|e| failure(&e))?;
+        self.state().facts.saved.backup = Some(digest);
+        Ok(())
+    }
+
+    fn note_cert_miss(&self, error: &controller::Failure) {
+        let missed = matches!(
+            error.status(),
+            controller::SenderStatus::CertMiss | controller::SenderStatus::CertInvalid
+        );
+        if missed {
+            self.state().facts.cert_misses += 1;
+        }
+    }
+}
+
+impl World<Zedagent> for Evc {
+    async fn observe(&self, desired: &Desired) -> Result<Facts, Failure> {
+        let mut state = self.state();
+        self.read_partition(&mut state);
+        self.connect(&mut state, desired);
+        Ok(state.facts.clone())
+    }
+
+    async fn apply(&self, action: Step, _: Progress) -> Result<(), Failure> {
+        match action {
+            Step::MakeIdentity => self.make_identity(),
+            Step::FetchCerts { wanted } => self.fetch_certs(wanted).await,
+            Step::Introduce { register, .. } => self.introduce(register).await,
+            Step::SendCerts { .. } => self.send_certs().await,
+            Step::AskNonce { .. } => self.ask_nonce().await,
+            Step::SendQuote { .. } => self.send_quote().await,
+            Step::ResumeAttest { .. } => {
+                self.state().facts.attest.resume();
+                Ok(())
+            }
+            Step::FetchConfig {
+                number,
+                hash,
+                token,
+                device,
+            } => self.fetch_config(number, &hash, &token, device).await,
+            Step::UseSaved { backup, device } => self.use_saved(backup, device),
+            Step::KeepAsBackup { digest } => self.keep_as_backup(digest),
+        }
+    }
+}
+
+/// The serial number that the firmware tells; empty where it does not.
+fn hardware_serial() -> String {
+    std::fs::read_to_string("/sys/class/dmi/id/product_serial")
+        .map(|s| s.trim().to_owned())
+        .unwrap_or_default()
+}
+
+fn rows(certs: &ControllerCerts) -> Vec<ControllerCert> {
+    use api::certs::{ZCertType, ZControllerCert};
+    let message = ZControllerCert::decode(certs.bytes()).unwrap_or_default();
+    message
+        .certs
+        .iter()
+        .filter_map(|cert| {
+            let kind = match ZCertType::try_from(cert.r#type) {
+                Ok(ZCertType::CertTypeControllerSigning) => ControllerCertKind::Signing,
+                Ok(ZCertType::CertTypeControllerIntermediate) => ControllerCertKind::Intermediate,
+                Ok(ZCertType::CertTypeControllerEcdhExchange) => ControllerCertKind::EcdhExchange,
+                Ok(_) | Err(_) => return None,
+            };
+            let hash = hex::encode(&cert.cert_hash);
+            let not_after = controller::pem::first_certificate(&cert.cert)
+                .and_then(|der| controller::pem::not_after(&der))
+                .ok()
+                .and_then(|seconds| Timestamp::from_second(seconds).ok())
+                .unwrap_or(Timestamp::UNIX_EPOCH);
+            Some(ControllerCert {
+                kind,
+                pem: String::from_utf8_lossy(&cert.cert).into_owned(),
+                hash,
+                not_after,
+            })
+        })
+        .collect()
+}
