@@ -3,14 +3,14 @@
 //! A feed holds names, not values: a thousand changes of one key are one entry, and the reader takes the latest.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, watch};
 
-use crate::lock::Lock;
+use crate::{lock::Lock, store::Raw};
 
 /// What changed since the reader last asked.
 #[derive(Default)]
@@ -18,11 +18,19 @@ pub(crate) struct Pending {
     /// Something changed, if only the `ready` mark.
     pub(crate) touched: bool,
     /// Names (as the store calls them) of rows that were written or removed.
-    pub(crate) names: HashSet<String>,
+    pub(crate) names: HashMap<String, Option<Early>>,
     /// Changes may have been missed: compare everything.
     pub(crate) rescan: bool,
     /// A watched directory came, went or was replaced: attach again.
     pub(crate) rearm: bool,
+}
+
+/// A row that was read while its reader was still waking up.
+pub(crate) struct Early {
+    /// When reading began.
+    pub(crate) at: Instant,
+    /// The row, `None` if it was not there.
+    pub(crate) raw: Option<Raw>,
 }
 
 /// One subscription's mailbox.
@@ -39,7 +47,7 @@ impl Feed {
             touched: true,
             rescan: true,
             rearm: false,
-            names: HashSet::new(),
+            names: HashMap::new(),
         };
         Self {
             pending: Mutex::new(pending),
@@ -48,18 +56,25 @@ impl Feed {
         }
     }
 
-    /// The row called `name` was written or removed.
-    pub(crate) fn row(&self, name: &str) {
-        self.update(|pending| {
-            if !pending.names.contains(name) {
-                pending.names.insert(name.to_owned());
-            }
-        });
+    /// The row called `name` was written or removed. True if the reader had nothing to do before.
+    pub(crate) fn row(&self, name: &str) -> bool {
+        self.update(|pending| match pending.names.get_mut(name) {
+            Some(early) => *early = None,
+            None => drop(pending.names.insert(name.to_owned(), None)),
+        })
+    }
+
+    /// Saves the reader the work of reading `name`, unless it has begun already. To be called by who called
+    /// [`row`](Self::row) before it calls that again: then `early` is not older than what was noted.
+    pub(crate) fn offer(&self, name: &str, early: Early) {
+        if let Some(wanted) = self.pending.held().names.get_mut(name) {
+            *wanted = Some(early);
+        }
     }
 
     /// The `ready` mark came or went.
     pub(crate) fn mark(&self) {
-        self.update(|_| {});
+        self.update(|_| ());
     }
 
     /// Events may have been lost.
@@ -103,14 +118,16 @@ impl Feed {
         }
     }
 
-    fn update(&self, change: impl FnOnce(&mut Pending)) {
-        {
+    /// Notes something and wakes the reader; true if there was nothing before.
+    fn update<R>(&self, change: impl FnOnce(&mut Pending) -> R) -> bool {
+        let first = {
             let mut pending = self.pending.held();
-            pending.touched = true;
             change(&mut pending);
-        }
+            !std::mem::replace(&mut pending.touched, true)
+        };
         self.wake.notify_one();
         self.bus.send_modify(|count| *count = count.wrapping_add(1));
+        first
     }
 }
 
@@ -126,13 +143,21 @@ mod tests {
         let feed = Feed::new(bus);
         assert!(feed.take().unwrap().rescan);
         assert!(feed.take().is_none());
+        assert!(feed.row("a"));
+        feed.offer(
+            "a",
+            Early {
+                at: Instant::now(),
+                raw: None,
+            },
+        );
         for _ in 0..1000 {
-            feed.row("a");
+            assert!(!feed.row("a"));
         }
         feed.mark();
         assert!(changed.has_changed().unwrap());
         let pending = feed.take().unwrap();
-        assert_eq!(pending.names.len(), 1);
+        assert!(pending.names.len() == 1 && pending.names["a"].is_none());
         assert!(!pending.rescan && !pending.rearm);
         assert!(feed.take().is_none());
     }

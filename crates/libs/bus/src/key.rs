@@ -72,6 +72,13 @@ pub(crate) fn unescape(name: &str) -> Unescaped {
     if is_hashed(name) {
         return Unescaped::Kept;
     }
+    if !name.is_empty()
+        && name.len() <= LONGEST
+        && !name.starts_with('.')
+        && name.bytes().all(stays)
+    {
+        return Unescaped::Key(name.to_owned());
+    }
     let Some(key) = unescape_bytes(name) else {
         return Unescaped::Foreign;
     };

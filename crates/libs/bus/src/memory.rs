@@ -51,7 +51,7 @@ impl Table {
         }
     }
 
-    fn tell(&mut self, news: impl Fn(&Feed)) {
+    fn tell<R>(&mut self, news: impl Fn(&Feed) -> R) {
         self.feeds.retain(|feed| match feed.upgrade() {
             Some(feed) => {
                 news(&feed);

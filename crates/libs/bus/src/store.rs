@@ -62,7 +62,7 @@ pub(crate) struct Raw {
 }
 
 /// What a reader already has.
-pub(crate) trait Known {
+pub(crate) trait Known: Sync {
     /// The version of `name` that the reader has.
     fn stamp(&self, name: &str) -> Option<Stamp>;
 }

@@ -11,12 +11,12 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     BusError, Object, Rows, Topic,
-    feed::{Feed, Pending},
+    feed::{Early, Feed, Pending},
     lock::Lock,
     store::{Known, Raw, ReadyMark, Stamp, Store},
     topic::{Migration, Place, decode},
@@ -44,6 +44,8 @@ struct View<T> {
     table: Option<Arc<Rows<T>>>,
     /// Which completion `table` belongs to.
     mark: Option<ReadyMark>,
+    /// Since when `mark` is known to have been there.
+    since: Instant,
     /// Which version of each row is in `table`, by the store's name.
     have: Have,
     /// Rows whose stored form can't be read: key to reason. `table` has their last good value, if there was one.
@@ -165,41 +167,49 @@ impl<T: Object> Subscription<T> {
         if pending.rearm {
             self.store.attach(&self.place, &self.feed)?;
         }
-        let mut whole = pending.rescan;
-        let mut names = pending.names;
+        if !pending.rescan && self.catch_up_some(view, pending.names)? {
+            return Ok(());
+        }
         for _ in 0..ATTEMPTS {
             let before = self.store.ready(&self.place, view.mark.as_ref())?;
             if before.is_none() && !view.always {
-                view.forget_mark();
+                // Whatever mark comes next, everything is compared then.
+                view.mark = None;
                 return Ok(());
             }
-            let same = match (&before, &view.mark) {
-                (Some(now), Some(then)) => now.same(then),
-                (None, None) => view.table.is_some(),
-                (Some(_), None) | (None, Some(_)) => false,
-            };
-            whole |= !same;
-            let deltas = if whole {
-                self.compare_all(view)?
-            } else {
-                self.read_some(view, std::mem::take(&mut names))?
-            };
+            let since = Instant::now();
+            let deltas = self.compare_all(view)?;
             let after = self.store.ready(&self.place, before.as_ref())?;
-            let settled = match (&before, &after) {
-                (Some(a), Some(b)) => a.same(b),
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            };
-            if settled || view.always {
+            if view.always || same(before.as_ref(), after.as_ref()) {
                 view.mark = after;
+                view.since = since;
                 view.apply(&self.place, deltas);
                 return Ok(());
             }
-            whole = true;
         }
         // The writer is restarting over and over. Whatever it does next wakes us again.
         self.feed.rescan();
         Ok(())
+    }
+
+    /// Takes over single rows if the table is still the one that the mark is known of; false if everything has to be
+    /// compared.
+    fn catch_up_some(
+        &self,
+        view: &mut View<T>,
+        names: HashMap<String, Option<Early>>,
+    ) -> Result<bool, BusError> {
+        if view.mark.is_none() && !(view.always && view.table.is_some()) {
+            return Ok(false);
+        }
+        let deltas = self.read_some(view, names)?;
+        let after = self.store.ready(&self.place, view.mark.as_ref())?;
+        let still = same(view.mark.as_ref(), after.as_ref());
+        if still || view.always {
+            view.mark = after;
+            view.apply(&self.place, deltas);
+        }
+        Ok(still || view.always)
     }
 
     /// Every difference between what is stored and the view.
@@ -226,10 +236,19 @@ impl<T: Object> Subscription<T> {
     }
 
     /// The differences of the rows that were noted as changed.
-    fn read_some(&self, view: &View<T>, names: HashSet<String>) -> Result<Vec<Delta<T>>, BusError> {
+    fn read_some(
+        &self,
+        view: &View<T>,
+        names: HashMap<String, Option<Early>>,
+    ) -> Result<Vec<Delta<T>>, BusError> {
         let mut deltas = Vec::with_capacity(names.len());
-        for name in names {
-            deltas.push(match self.store.fetch(&self.place, &name)? {
+        for (name, early) in names {
+            let raw = match early {
+                // What was read before the mark was there may be of an incomplete table.
+                Some(early) if early.at >= view.since => early.raw,
+                Some(_) | None => self.store.fetch(&self.place, &name)?,
+            };
+            deltas.push(match raw {
                 Some(raw) => self.delta(view, raw)?,
                 None => Delta::Gone { name },
             });
@@ -301,16 +320,12 @@ impl<T: Object> View<T> {
             always,
             table: None,
             mark: None,
+            since: Instant::now(),
             have: Have::default(),
             unreadable: BTreeMap::new(),
             version: 0,
             seen: 0,
         }
-    }
-
-    /// The writer is not ready: whatever mark comes next, everything is compared then.
-    fn forget_mark(&mut self) {
-        self.mark = None;
     }
 
     fn apply(&mut self, place: &Place, deltas: Vec<Delta<T>>) {
@@ -420,6 +435,15 @@ impl<T: Object> View<T> {
             self.unreadable.insert(key.clone(), reason);
         }
         key
+    }
+}
+
+/// Whether both marks stand for the same complete table.
+fn same(a: Option<&ReadyMark>, b: Option<&ReadyMark>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.same(b),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 

@@ -1,10 +1,13 @@
 //! The readers' side: rows, marks and counts, without ever changing anything.
 
 use std::{
+    collections::HashSet,
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
+    sync::mpsc,
+    thread,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -22,6 +25,9 @@ const LARGEST: u64 = 64 << 20;
 /// File systems stamp times in steps of up to 10 ms. A version older than this differs from any later one in its times.
 const SETTLED_NS: i64 = 50_000_000;
 
+/// Tables that are larger are read and parsed by two threads.
+const LARGE: usize = 500;
+
 /// Hands every row that isn't `known` to `sink`; returns the names of all rows.
 pub(super) fn scan(
     dir: &Path,
@@ -30,22 +36,76 @@ pub(super) fn scan(
 ) -> Result<Vec<String>, BusError> {
     let mut names = Vec::new();
     for_each_row(dir, &mut |name| {
-        let is_known = match known.stamp(&name) {
-            None => false,
-            Some(stamp) => match fs::symlink_metadata(row(dir, &name)) {
-                Ok(found) => stamp.still(&stamp_of(&found)),
-                Err(_) => false,
-            },
-        };
-        if is_known {
-            names.push(name);
-        } else if let Some(raw) = fetch(dir, &name)? {
-            sink(raw);
-            names.push(name);
-        }
+        names.push(name);
         Ok(())
     })?;
+    let gone = if names.len() < LARGE {
+        read_rows(dir, &names, known, sink)?
+    } else {
+        read_rows_beside(dir, &names, known, sink)?
+    };
+    if !gone.is_empty() {
+        names.retain(|name| !gone.contains(name));
+    }
     Ok(names)
+}
+
+/// Hands those of the rows that aren't `known` to `sink`; returns the names of those that are gone.
+fn read_rows(
+    dir: &Path,
+    names: &[String],
+    known: &dyn Known,
+    sink: &mut dyn FnMut(Raw),
+) -> Result<HashSet<String>, BusError> {
+    let mut gone = HashSet::new();
+    for name in names {
+        let is_known = known.stamp(name).is_some_and(|stamp| {
+            fs::symlink_metadata(row(dir, name)).is_ok_and(|found| stamp.still(&stamp_of(&found)))
+        });
+        if is_known {
+            continue;
+        }
+        match fetch(dir, name)? {
+            Some(raw) => sink(raw),
+            None => drop(gone.insert(name.clone())),
+        }
+    }
+    Ok(gone)
+}
+
+/// The same, with the files read on a thread of its own while `sink` parses what came before.
+fn read_rows_beside(
+    dir: &Path,
+    names: &[String],
+    known: &dyn Known,
+    sink: &mut dyn FnMut(Raw),
+) -> Result<HashSet<String>, BusError> {
+    const BATCH: usize = 64;
+    let (batches, arriving) = mpsc::sync_channel::<Vec<Raw>>(8);
+    let read = move || {
+        let mut batch = Vec::with_capacity(BATCH);
+        let gone = read_rows(dir, names, known, &mut |raw| {
+            batch.push(raw);
+            if batch.len() == BATCH {
+                // An error means that the other side is gone, and that shows there.
+                let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+                drop(batches.send(full));
+            }
+        });
+        drop(batches.send(batch));
+        gone
+    };
+    thread::scope(|scope| {
+        let reader = thread::Builder::new()
+            .name("bus-read".into())
+            .spawn_scoped(scope, read);
+        let reader = reader.doing("start a thread to read", dir)?;
+        arriving.into_iter().flatten().for_each(sink);
+        match reader.join() {
+            Ok(gone) => gone,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// One row; `None` if it isn't there.
