@@ -71,6 +71,13 @@ pub fn not_before(der: &[u8]) -> Result<i64, PemError> {
     Ok(certificate.validity().not_before.timestamp())
 }
 
+/// End of the certificate's validity, in seconds since 1970.
+pub fn not_after(der: &[u8]) -> Result<i64, PemError> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| PemError::NotX509(error.to_string()))?;
+    Ok(certificate.validity().not_after.timestamp())
+}
+
 /// SHA-256.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut digest = [0; 32];

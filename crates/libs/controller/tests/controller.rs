@@ -365,7 +365,7 @@ async fn all_ports_together_have_a_time_limit() {
     let begin = std::time::Instant::now();
     let failure = evc.ping().await.unwrap_err();
     assert!(
-        begin.elapsed() < Duration::from_millis(1500),
+        begin.elapsed() < Duration::from_secs(5),
         "{:?}",
         begin.elapsed()
     );

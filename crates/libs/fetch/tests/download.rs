@@ -431,19 +431,19 @@ async fn a_stall_ends_a_way_and_slowness_does_not() {
     })
     .await;
     let impatient = Limits {
-        stall: Duration::from_millis(400),
+        stall: Duration::from_secs(1),
         ..limits(&file)
     };
     let disk = Disk::new();
     let error = get(&stuck, &disk, &impatient).await.unwrap_err();
-    assert_eq!(only(&error), &Problem::Stalled(Duration::from_millis(400)));
+    assert_eq!(only(&error), &Problem::Stalled(Duration::from_secs(1)));
     assert!(matches!(error, FetchError::Attempts { kept: 20_000, .. }));
     let mute = silent().await;
     let error = get(&mute, &Disk::new(), &impatient).await.unwrap_err();
-    assert_eq!(only(&error), &Problem::Stalled(Duration::from_millis(400)));
+    assert_eq!(only(&error), &Problem::Stalled(Duration::from_secs(1)));
     let server = serve(None, move |_| {
         let mut steps = vec![Step::Send(head(200, &[TAG], 40_000))];
-        for chunk in slow.chunks(2_500) {
+        for chunk in slow.chunks(1_250) {
             steps.extend([
                 Step::Send(chunk.to_vec()),
                 Step::Sleep(Duration::from_millis(50)),

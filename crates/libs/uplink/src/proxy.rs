@@ -28,7 +28,7 @@ pub enum ProxyKind {
 }
 
 /// Host and port of a proxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ProxyAddress {
     host: String,
     port: u16,
@@ -46,6 +46,13 @@ impl ProxyAddress {
         self.login
             .as_ref()
             .map(|(user, password)| (user.as_str(), password.as_str()))
+    }
+}
+
+/// Without the login, which must not get into logs.
+impl fmt::Debug for ProxyAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProxyAddress({self})")
     }
 }
 
@@ -76,8 +83,10 @@ impl Proxy {
     /// An entry. `server` is a host, an address, or `http://[user:password@]host[:port]`;
     /// `port` 0 stands for the URL's port, else 80.
     pub fn new(kind: ProxyKind, server: &str, port: u16) -> Result<Self, BadProxy> {
+        // What stands before the @ may be a password.
+        let shown = server.rsplit('@').next().unwrap_or_default();
         let bad = |why: &str| BadProxy {
-            server: server.to_owned(),
+            server: shown.to_owned(),
             why: why.to_owned(),
         };
         let trimmed = server.trim();
@@ -350,6 +359,7 @@ mod tests {
         let with_login = Proxy::new(ProxyKind::Http, "http://u:p@proxy.example:1", 0).unwrap();
         assert_eq!(with_login.address.login(), Some(("u", "p")));
         assert_eq!(with_login.address.to_string(), "proxy.example:1");
+        assert!(!format!("{with_login:?}").contains("\"p\""));
     }
 
     proptest! {

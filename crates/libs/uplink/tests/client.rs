@@ -19,7 +19,7 @@ fn quick() -> Settings {
     let mut hosts = Hosts::default();
     hosts.add("evc.test", "127.0.0.1".parse().unwrap());
     Settings {
-        connect_timeout: Duration::from_millis(400),
+        connect_timeout: Duration::from_millis(1500),
         request_timeout: Some(Duration::from_secs(5)),
         hosts: Arc::new(hosts),
         ..Settings::default()

@@ -95,7 +95,7 @@ pub fn broken_at(request: &Request, file: &[u8], upto: usize) -> Vec<Step> {
     let end = file.len().min(begin.saturating_add(upto));
     let mut steps = vec![Step::Send(head), Step::Send(file[begin..end].to_vec())];
     if end < file.len() {
-        steps.extend([Step::Sleep(Duration::from_millis(30)), Step::Reset]);
+        steps.extend([Step::Sleep(Duration::from_millis(300)), Step::Reset]);
     }
     steps
 }
