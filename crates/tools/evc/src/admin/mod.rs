@@ -257,9 +257,9 @@ pub struct MessageQuery {
     /// Only the newest of each object.
     #[serde(default)]
     pub latest: bool,
-    /// Only those after this number.
-    #[serde(default)]
-    pub after: i64,
+    /// Only those after this number, going forward; without it the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
     /// At most so many.
     #[serde(default = "hundred")]
     pub limit: u32,
@@ -280,7 +280,7 @@ impl MessageQuery {
             device: None,
             object: None,
             latest: false,
-            after: 0,
+            after: None,
             limit: 100,
             wait: 0,
         }
@@ -318,9 +318,9 @@ pub struct LogQuery {
     /// One program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Only those after this number.
-    #[serde(default)]
-    pub after: i64,
+    /// Only those after this number, going forward; without it the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
     /// At most so many.
     #[serde(default = "hundred")]
     pub limit: u32,

@@ -38,7 +38,7 @@ pub(super) async fn messages(kind: Kind, args: ReportArgs) -> anyhow::Result<()>
         let cells: Vec<_> = rows.iter().map(|m| cells(m, &names)).collect();
         line(&table(&["RECEIVED", "DEVICE", "OBJECT", "SUMMARY"], &cells))?;
     }
-    query.after = rows.last().map_or(0, |m| m.id);
+    query.after = Some(rows.last().map_or(0, |m| m.id));
     query.latest = false;
     query.limit = PAGE;
     query.wait = WAIT;
@@ -47,7 +47,7 @@ pub(super) async fn messages(kind: Kind, args: ReportArgs) -> anyhow::Result<()>
     }
     loop {
         for message in client.messages(&query).await? {
-            query.after = message.id;
+            query.after = Some(message.id);
             if args.access.json {
                 json_line(&message)?;
             } else {
@@ -64,13 +64,13 @@ pub(super) async fn logs(args: LogArgs) -> anyhow::Result<()> {
         device: args.device,
         app: args.app,
         source: args.source,
-        after: 0,
+        after: None,
         limit: args.limit,
         wait: 0,
     };
     loop {
         for row in client.logs(&query).await? {
-            query.after = row.id;
+            query.after = Some(row.id);
             if args.access.json {
                 json_line(&row)?;
             } else {

@@ -32,6 +32,8 @@ pub struct Identity {
     pub app_orders: BTreeMap<String, AppOrders>,
     /// Changes with the controller's certificates.
     pub certs_hash: String,
+    /// Changes when the controller lost what the device has reported.
+    pub epoch: i64,
 }
 
 /// A configuration and its hash.
@@ -88,6 +90,7 @@ pub fn build(spec: &DeviceSpec, identity: &Identity) -> Result<Built, Problems> 
         volumes,
         controllercert_confighash: identity.certs_hash.clone(),
         maintenance_mode: spec.maintenance_mode,
+        controller_epoch: identity.epoch,
         shutdown: command(identity.orders.shutdowns, identity.orders.shutdown_ms),
         device_name: identity.name.clone(),
         project_name: spec.labels.project.clone(),

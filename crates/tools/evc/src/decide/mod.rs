@@ -9,6 +9,7 @@
 //! | 403 | known but not allowed: foreign UUID, unclaimed, serial not admitted, no integrity token |
 //! | 404 | no such path, or no device with the UUID in it |
 //! | 405 | wrong method |
+//! | 408 | the body took longer than a device waits |
 //! | 409 | another device certificate holds this onboarding certificate and serial |
 //! | 413 | larger than any honest message |
 //! | 415 | not `application/x-proto-binary` |

@@ -263,7 +263,7 @@ fn add_report(conn: &Connection, device: Uuid, view: &mut AppView) -> Result<(),
         device: Some(device),
         object: Some(format!("app/{}", view.uuid)),
         latest: true,
-        after: 0,
+        after: None,
         limit: 1,
     };
     let Some(row) = messages::query(conn, &query)?.pop() else {

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use crate::config::{self, Built, DeviceSpec, Identity};
 use crate::store::devices::Device;
-use crate::store::{StoreError, apps};
+use crate::store::{self, StoreError, apps};
 
 /// The spec of a device.
 pub(super) fn spec(device: &Device) -> Result<DeviceSpec, StoreError> {
@@ -25,6 +25,7 @@ pub(super) fn identity(
         orders: device.orders,
         app_orders: apps::orders(conn, device.uuid)?,
         certs_hash: certs_hash.to_owned(),
+        epoch: store::epoch(conn)?,
     })
 }
 

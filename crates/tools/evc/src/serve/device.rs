@@ -35,6 +35,8 @@ use crate::store::{self, StoreError, now_ms};
 pub const PROTO: &str = "application/x-proto-binary";
 /// Largest message; info of a device with hundreds of objects stays far below.
 const MAX_MESSAGE: usize = 8 << 20;
+/// Time for the body of a request: as long as a device waits for the answer.
+const BODY: std::time::Duration = std::time::Duration::from_mins(2);
 /// Contacts closer than this are not written again, milliseconds.
 const CONTACT_MS: i64 = 15_000;
 
@@ -192,10 +194,17 @@ async fn read_body(body: Body, action: Action) -> Result<Bytes, Refusal> {
         Action::NewLogs | Action::AppNewLogs(_) => logs::MAX_COMPRESSED + 4096,
         _ => MAX_MESSAGE,
     };
-    to_bytes(body, limit).await.map_err(|error| Refusal {
-        status: StatusCode::PAYLOAD_TOO_LARGE,
-        reason: format!("more than {limit} bytes, or cut short: {error}"),
-    })
+    match tokio::time::timeout(BODY, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(Refusal {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            reason: format!("more than {limit} bytes, or cut short: {error}"),
+        }),
+        Err(_) => Err(Refusal {
+            status: StatusCode::REQUEST_TIMEOUT,
+            reason: "the body took too long".to_owned(),
+        }),
+    }
 }
 
 fn certs(evc: &Evc) -> Answer {

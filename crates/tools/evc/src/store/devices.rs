@@ -75,6 +75,9 @@ impl Device {
     }
 }
 
+/// Former versions of a configuration that are kept.
+const HISTORY: i64 = 100;
+
 const COLUMNS: &str = "uuid, name, serial, soft_serial, cert_pem, claimed, created_ms, seen_ms, \
      seen_api, spec, version, sent_version, changed_ms, reboots, reboot_ms, shutdowns, \
      shutdown_ms, nonce, token, attested_ms, attest_note";
@@ -338,6 +341,11 @@ pub fn set_spec(conn: &Connection, uuid: Uuid, spec: &str) -> Result<i64, StoreE
          SELECT uuid, version, spec, changed_ms FROM device WHERE uuid = ?1",
     )?
     .execute([&id])?;
+    conn.prepare_cached(
+        "DELETE FROM config_history WHERE device = ?1 AND version <= \
+         (SELECT version FROM device WHERE uuid = ?1) - ?2",
+    )?
+    .execute(params![id, HISTORY])?;
     conn.prepare_cached("UPDATE device SET spec = ?2 WHERE uuid = ?1")?
         .execute(params![id, spec])?;
     touch(conn, uuid)

@@ -87,16 +87,16 @@ pub struct Query {
     pub app: Option<String>,
     /// Of one program only.
     pub source: Option<String>,
-    /// Only those after this number.
-    pub after: i64,
-    /// At most so many; the newest when there are more.
+    /// Only those after this number, going forward; without it the newest.
+    pub after: Option<i64>,
+    /// At most so many.
     pub limit: u32,
 }
 
 /// The wanted lines in order of receipt.
 pub fn query(conn: &Connection, query: &Query) -> Result<Vec<Stored>, StoreError> {
     let mut sql = "SELECT id, device, app, made_ms, line FROM log_line WHERE id > ?".to_owned();
-    let mut values: Vec<rusqlite::types::Value> = vec![query.after.into()];
+    let mut values: Vec<rusqlite::types::Value> = vec![query.after.unwrap_or(0).into()];
     let wanted = [
         ("device", query.device.map(|d| d.to_string())),
         ("app", query.app.clone()),
@@ -108,7 +108,7 @@ pub fn query(conn: &Connection, query: &Query) -> Result<Vec<Stored>, StoreError
             values.push(value.into());
         }
     }
-    let order = if query.after > 0 { "ASC" } else { "DESC" };
+    let order = if query.after.is_some() { "ASC" } else { "DESC" };
     sql = sql + " ORDER BY id " + order + " LIMIT ?";
     values.push(i64::from(query.limit).into());
     let mut rows: Vec<Stored> = conn

@@ -8,7 +8,7 @@ use crate::decide::messages::{Kind, Report};
 
 /// Messages kept per object; the newest are.
 const KEEP: i64 = 2_000;
-/// The surplus is removed only now and then.
+/// The surplus is removed whenever a number divides by this.
 const SLACK: i64 = 200;
 
 /// One kept message.
@@ -47,11 +47,11 @@ pub fn put(conn: &Connection, device: Uuid, report: &Report) -> Result<i64, Stor
     let id = conn.last_insert_rowid();
     if id % SLACK == 0 {
         conn.prepare_cached(
-            "DELETE FROM message WHERE device = ?1 AND kind = ?2 AND object = ?3 AND id <= \
-             (SELECT id FROM message WHERE device = ?1 AND kind = ?2 AND object = ?3 \
-              ORDER BY id DESC LIMIT 1 OFFSET ?4)",
+            "DELETE FROM message WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER \
+             (PARTITION BY object ORDER BY id DESC) AS age FROM message \
+             WHERE device = ?1 AND kind = ?2) WHERE age > ?3)",
         )?
-        .execute((&device, kind, &report.object, KEEP))?;
+        .execute((&device, kind, KEEP))?;
     }
     Ok(id)
 }
@@ -67,9 +67,9 @@ pub struct Query {
     pub object: Option<String>,
     /// Only the newest of each object.
     pub latest: bool,
-    /// Only those after this number.
-    pub after: i64,
-    /// At most so many; the newest when there are more.
+    /// Only those after this number, going forward; without it the newest.
+    pub after: Option<i64>,
+    /// At most so many.
     pub limit: u32,
 }
 
@@ -78,8 +78,10 @@ pub fn query(conn: &Connection, query: &Query) -> Result<Vec<Stored>, StoreError
     let mut sql = "SELECT id, device, object, made_ms, received_ms, body FROM message m \
                    WHERE kind = ? AND id > ?"
         .to_owned();
-    let mut values: Vec<rusqlite::types::Value> =
-        vec![query.kind.word().to_owned().into(), query.after.into()];
+    let mut values: Vec<rusqlite::types::Value> = vec![
+        query.kind.word().to_owned().into(),
+        query.after.unwrap_or(0).into(),
+    ];
     if let Some(device) = query.device {
         sql.push_str(" AND device = ?");
         values.push(device.to_string().into());
@@ -95,7 +97,7 @@ pub fn query(conn: &Connection, query: &Query) -> Result<Vec<Stored>, StoreError
         );
     }
     // Followers go forward from where they are; others want the newest.
-    let order = if query.after > 0 { "ASC" } else { "DESC" };
+    let order = if query.after.is_some() { "ASC" } else { "DESC" };
     sql = sql + " ORDER BY id " + order + " LIMIT ?";
     values.push(i64::from(query.limit).into());
     let mut rows: Vec<Stored> = conn

@@ -93,6 +93,10 @@ impl Store {
         writer.pragma_update(None, "synchronous", "FULL")?;
         writer.pragma_update(None, "foreign_keys", "ON")?;
         schema::migrate(&writer, path)?;
+        writer.execute(
+            "INSERT OR IGNORE INTO meta (key, value) VALUES ('epoch', ?1)",
+            [(now_ms() / 1000).to_string()],
+        )?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
         std::thread::Builder::new()
@@ -241,6 +245,19 @@ fn write_loop(conn: &Connection, mut queue: mpsc::Receiver<Job>, committed: &wat
             ack(result.clone());
         }
     }
+}
+
+/// Names this database: it changes when the controller starts with an empty one, and devices then
+/// report everything again.
+pub fn epoch(conn: &Connection) -> Result<i64, StoreError> {
+    let text: String = conn.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| {
+        row.get(0)
+    })?;
+    text.parse().map_err(|_| StoreError::Corrupt {
+        what: "meta",
+        key: "epoch".to_owned(),
+        why: format!("{text:?} is not a number"),
+    })
 }
 
 /// Milliseconds since 1970.
