@@ -110,6 +110,8 @@ codes! {
         "QEMU refused its arguments, a missing device or file, not enough memory.", "See the causes; retried after timer.boot.retry.";
     DomainCrashed = "domain.crashed", "The guest ended by itself.",
         "The guest powered off or crashed, QEMU was killed, out of memory.", "Restarted by itself after timer.boot.retry.";
+    DomainStalled = "domain.stalled", "The guest stands still because one of its disks can't be written.",
+        "The device's disk is full or fails.", "Free space; the guest goes on by itself.";
     DomainStop = "domain.stop", "The guest could not be stopped.",
         "A process stuck in the kernel.", "A reboot may be needed.";
     DomainQmp = "domain.qmp", "QEMU does not answer on its control socket.",

@@ -23,6 +23,7 @@ pub mod id;
 pub mod network;
 pub mod node;
 pub mod port;
+pub mod report;
 pub mod security;
 pub mod service;
 pub mod topics;

@@ -20,6 +20,7 @@ use crate::{
     },
     node::{DeviceOpCounters, NodeAgentStatus, OnboardingStatus, RebootRecord, ZedAgentStatus},
     port::{DeviceNetworkStatus, DevicePortConfig, DevicePortConfigList, DhcpLease},
+    report::DeliveryRecord,
     security::ControllerCert,
     service::ServiceStatus,
     volume::{DiskMetric, VolumeConfig, VolumeRefConfig, VolumeRefStatus, VolumeStatus},
@@ -82,6 +83,8 @@ topics! {
     NETWORK_METRICS: NetworkMetrics = run("zedrouter", "NetworkMetrics");
     UUID_PAIR_TO_NUM: AssignedNumber = persist("zedrouter", "UUIDPairToNum");
     APP_INTERFACE_TO_NUM: AssignedAddress = persist("zedrouter", "AppInterfaceToNum");
+
+    DELIVERY_JOURNAL: DeliveryRecord = persist("reporter", "DeliveryJournal");
 
     NODE_AGENT_STATUS: NodeAgentStatus = run("nodeagent", "NodeAgentStatus");
     DEVICE_OP_COUNTERS: DeviceOpCounters = persist("nodeagent", "DeviceOpCounters");

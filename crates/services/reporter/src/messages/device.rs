@@ -1,0 +1,242 @@
+//! The device as a whole.
+
+use api::info::{
+    BootReason as WireBootReason, Capabilities, DevicePort, DevicePortStatus, SystemAdapterInfo,
+    ZDeviceState, ZInfoAppInstance, ZInfoConfigItem, ZInfoConfigItemStatus, ZInfoDevSw,
+    ZInfoDevice, ZInfoDns, ZInfoNetwork, ZInfoTypes, z_info_msg::InfoContent,
+};
+use model::{
+    config_item::{ConfigItemValueMap, spec},
+    domain::Accelerator,
+    node::{BootReason, DeviceOperationKind, DevicePhase, NodeAgentStatus},
+    port::{DevicePortConfigList, DpcEntry, PortAddressing, PortStatus},
+};
+
+use super::{Content, System, error, time};
+use crate::Desired;
+
+pub(super) fn info(desired: &Desired, system: &System) -> Content {
+    let node = desired.node.clone().unwrap_or_default();
+    let capabilities = desired.capabilities.as_ref();
+    let counter = |kind: DeviceOperationKind| {
+        let operations = desired
+            .zedagent
+            .as_ref()
+            .map(|z| z.operations.as_slice())
+            .unwrap_or_default();
+        operations
+            .iter()
+            .find(|o| o.kind == kind)
+            .map_or(0, |o| o.counter)
+    };
+    let ports = desired
+        .network
+        .as_ref()
+        .map(|n| n.ports.as_slice())
+        .unwrap_or_default();
+    let kvm = capabilities.is_some_and(|c| c.accelerator == Accelerator::Kvm);
+    let dinfo = ZInfoDevice {
+        machine_arch: system.machine.clone(),
+        cpu_arch: system.machine.clone(),
+        platform: desired.onboarding.hardware_model.clone(),
+        ncpu: capabilities.map_or(system.cpus, |c| c.cpus),
+        memory: capabilities.map_or(system.memory_kib, |c| c.memory_kib) / 1024,
+        storage: desired.disk.as_ref().map_or(0, |d| d.total_bytes >> 20),
+        network: ports.iter().map(network).collect(),
+        boot_time: node.boot_time.map(time),
+        sw_list: vec![ZInfoDevSw {
+            activated: true,
+            partition_label: "IMGA".to_owned(),
+            short_version: env!("CARGO_PKG_VERSION").to_owned(),
+            long_version: env!("CARGO_PKG_VERSION").to_owned(),
+            partition_state: "active".to_owned(),
+            ..ZInfoDevSw::default()
+        }],
+        host_name: desired
+            .onboarding
+            .device
+            .map(|d| d.to_string())
+            .unwrap_or_default(),
+        last_reboot_reason: node.reboot_text.clone(),
+        last_reboot_time: node.reboot_time.map(time),
+        system_adapter: desired
+            .port_configs
+            .as_ref()
+            .map(|list| adapters(list, ports)),
+        restart_counter: node.restart_counter,
+        config_item_status: Some(items(&desired.items)),
+        app_instances: desired
+            .apps
+            .iter()
+            .flat_map(|apps| apps.iter())
+            .map(|(key, app)| ZInfoAppInstance {
+                uuid: key.clone(),
+                name: app.display_name.clone(),
+                ..ZInfoAppInstance::default()
+            })
+            .collect(),
+        reboot_config_counter: counter(DeviceOperationKind::Reboot),
+        shutdown_config_counter: counter(DeviceOperationKind::Shutdown),
+        last_boot_reason: boot_reason(node.boot_reason).into(),
+        reboot_inprogress: is_going_down(&node),
+        capabilities: Some(Capabilities {
+            hw_assisted_virtualization: kvm,
+            io_virtualization: false,
+        }),
+        state: state(&node).into(),
+        ..ZInfoDevice::default()
+    };
+    Content::new(ZInfoTypes::ZiDevice, InfoContent::Dinfo(dinfo), false)
+}
+
+fn is_going_down(node: &NodeAgentStatus) -> bool {
+    match node.phase {
+        DevicePhase::Halting { .. } | DevicePhase::Rebooting => true,
+        DevicePhase::Onboarding | DevicePhase::Online | DevicePhase::ShutDown => false,
+    }
+}
+
+fn state(node: &NodeAgentStatus) -> ZDeviceState {
+    let power_off = node
+        .operation
+        .as_ref()
+        .is_some_and(|o| o.kind != DeviceOperationKind::Reboot);
+    match (&node.phase, power_off) {
+        (DevicePhase::Onboarding, _) => ZDeviceState::ZdeviceStateBooting,
+        (DevicePhase::Online, _) => ZDeviceState::ZdeviceStateOnline,
+        (DevicePhase::Halting { .. }, true) => ZDeviceState::ZdeviceStatePreparingPoweroff,
+        (DevicePhase::ShutDown, _) => ZDeviceState::ZdeviceStatePreparedPoweroff,
+        (DevicePhase::Rebooting, true) => ZDeviceState::ZdeviceStatePoweringOff,
+        (DevicePhase::Halting { .. } | DevicePhase::Rebooting, false) => {
+            ZDeviceState::ZdeviceStateRebooting
+        }
+    }
+}
+
+fn boot_reason(reason: BootReason) -> WireBootReason {
+    match reason {
+        BootReason::None => WireBootReason::Unspecified,
+        BootReason::First => WireBootReason::First,
+        BootReason::RebootCmd => WireBootReason::RebootCmd,
+        BootReason::PoweroffCmd => WireBootReason::PoweroffCmd,
+        BootReason::Update => WireBootReason::Update,
+        BootReason::Fallback => WireBootReason::Fallback,
+        BootReason::Disconnect => WireBootReason::Disconnect,
+        BootReason::PowerFail => WireBootReason::PowerFail,
+        BootReason::HwWatchdog => WireBootReason::WatchdogHung,
+        BootReason::Unknown => WireBootReason::Unknown,
+    }
+}
+
+fn dns(port: &PortStatus) -> ZInfoDns {
+    ZInfoDns {
+        dn_sservers: port.dns_servers.iter().map(ToString::to_string).collect(),
+        dn_sdomain: port.domain_name.clone(),
+        dn_ssearch: Vec::new(),
+    }
+}
+
+fn network(port: &PortStatus) -> ZInfoNetwork {
+    ZInfoNetwork {
+        mac_addr: port.mac.map(|m| m.to_string()).unwrap_or_default(),
+        dev_name: port.if_name.to_string(),
+        alias: port.label.to_string(),
+        ip_addrs: port
+            .addresses
+            .iter()
+            .map(|a| a.addr().to_string())
+            .collect(),
+        default_routers: port.gateways.iter().map(ToString::to_string).collect(),
+        dns: Some(dns(port)),
+        ipv4_up: port.usable_addresses().any(|a| a.is_ipv4()),
+        uplink: port.is_mgmt,
+        network_err: port.fault.as_ref().map(error),
+        ntp_servers: port.ntp_servers.clone(),
+        ..ZInfoNetwork::default()
+    }
+}
+
+fn adapters(list: &DevicePortConfigList, ports: &[PortStatus]) -> SystemAdapterInfo {
+    let current = list.current_index;
+    SystemAdapterInfo {
+        current_index: current
+            .and_then(|i| u32::try_from(i).ok())
+            .unwrap_or_default(),
+        status: list
+            .list
+            .iter()
+            .enumerate()
+            .map(|(i, e)| entry(e, (Some(i) == current).then_some(ports)))
+            .collect(),
+    }
+}
+
+fn entry(entry: &DpcEntry, in_use: Option<&[PortStatus]>) -> DevicePortStatus {
+    DevicePortStatus {
+        version: 1,
+        key: entry.config.key.clone(),
+        time_priority: Some(time(entry.config.time_priority)),
+        last_failed: entry.last_failed.map(time),
+        last_succeeded: entry.last_succeeded.map(time),
+        ports: entry
+            .config
+            .ports
+            .iter()
+            .map(|port| {
+                let status =
+                    in_use.and_then(|ports| ports.iter().find(|s| s.if_name == port.if_name));
+                DevicePort {
+                    ifname: port.if_name.to_string(),
+                    name: port.label.to_string(),
+                    is_mgmt: port.is_mgmt,
+                    free: port.cost == 0,
+                    dhcp_type: match port.addressing {
+                        PortAddressing::Static { .. } => 1,
+                        PortAddressing::None => 2,
+                        PortAddressing::Dhcp => 4,
+                    },
+                    cost: u32::from(port.cost),
+                    mtu: u32::from(port.mtu),
+                    dns_servers: port.dns_servers.iter().map(ToString::to_string).collect(),
+                    mac_addr: status
+                        .and_then(|s| s.mac)
+                        .map(|m| m.to_string())
+                        .unwrap_or_default(),
+                    ip_addrs: status
+                        .map(|s| s.addresses.iter().map(|a| a.addr().to_string()).collect())
+                        .unwrap_or_default(),
+                    default_routers: status
+                        .map(|s| s.gateways.iter().map(ToString::to_string).collect())
+                        .unwrap_or_default(),
+                    dns: status.map(dns),
+                    up: status.is_some_and(|s| s.link_up),
+                    err: status.and_then(|s| s.fault.as_ref()).map(error),
+                    ..DevicePort::default()
+                }
+            })
+            .collect(),
+        last_error: entry
+            .fault
+            .as_ref()
+            .map(model::fault::Fault::line)
+            .unwrap_or_default(),
+    }
+}
+
+fn items(map: &ConfigItemValueMap) -> ZInfoConfigItemStatus {
+    let mut status = ZInfoConfigItemStatus::default();
+    let names = map.values.keys().chain(map.errors.keys());
+    for name in names {
+        let item = ZInfoConfigItem {
+            value: map.values.get(name).cloned().unwrap_or_default(),
+            error: map.errors.get(name).cloned().unwrap_or_default(),
+        };
+        let of = if spec(name).is_some() {
+            &mut status.config_items
+        } else {
+            &mut status.unknown_config_items
+        };
+        of.insert(name.clone(), item);
+    }
+    status
+}

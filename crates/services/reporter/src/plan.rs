@@ -1,0 +1,231 @@
+//! What is due.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use agent::{Action, Backoff, Outbox, Plan, Service, Tables, Turn};
+use bus::Rows;
+use jiff::Timestamp;
+use model::{id::Digest, node::OnboardPhase, report::DeliveryRecord, topics::DELIVERY_JOURNAL};
+
+use crate::Desired;
+
+/// Messages under way at once: the device first, then as the keys go.
+const PARALLEL: usize = 4;
+
+/// The service.
+pub struct Reporter;
+
+/// What can be said now and what was acknowledged since start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Actual {
+    /// Digest of what there is to say, per key, and whether it is the last about the object.
+    pub messages: BTreeMap<String, (Digest, bool)>,
+    /// Acknowledged since start.
+    pub acknowledged: BTreeMap<String, Acknowledged>,
+    /// Uptime of the last metrics, and a random number in `[0, 1)` that spreads devices over the interval.
+    pub metrics: Option<(Duration, f64)>,
+}
+
+/// The controller took a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Acknowledged {
+    /// What it said.
+    pub digest: Digest,
+    /// It was the last about the object.
+    pub last: bool,
+    /// When.
+    pub at: Timestamp,
+    /// Uptime at that time.
+    pub uptime: Duration,
+    /// The controller's epoch when it was sent.
+    pub epoch: i64,
+    /// Messages about the object before it.
+    pub count: u64,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// The state of one object.
+    Info {
+        /// Its key in the journal.
+        key: String,
+        /// For the journal.
+        epoch: i64,
+    },
+    /// Metrics.
+    Metrics,
+}
+
+/// A message to send. Its content is the newest at that moment, so that a changing object does not
+/// cancel its own message again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Send {
+    /// What.
+    pub due: Due,
+    /// Counts the messages about the object, so that the next one is another action.
+    pub number: u64,
+}
+
+impl Action for Send {
+    fn subject(&self) -> String {
+        match &self.due {
+            Due::Info { key, .. } => format!("report {key}"),
+            Due::Metrics => "metrics".to_owned(),
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        true
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff {
+            first: Duration::from_secs(2),
+            max: Duration::from_secs(60),
+            permanent: Some(Duration::from_secs(900)),
+        }
+    }
+}
+
+/// Every row that reporter publishes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// What was acknowledged, and what keeps the rest.
+    pub journal: Rows<DeliveryRecord>,
+}
+
+impl agent::Report for Report {
+    fn put(self, out: &mut Outbox) {
+        out.put(&DELIVERY_JOURNAL, Some(self.journal));
+    }
+}
+
+impl Service for Reporter {
+    const NAME: &'static str = "reporter";
+    type Desired = Desired;
+    type Actual = Actual;
+    type Action = Send;
+    type Report = Report;
+
+    fn read(tables: &mut Tables) -> Option<Desired> {
+        Desired::read(tables)
+    }
+
+    fn plan(turn: &Turn<'_, Self>) -> Plan<Self> {
+        let mut plan = Plan::report(Report {
+            journal: journal(turn),
+        });
+        if turn.desired.onboarding.phase != OnboardPhase::Onboarded {
+            return plan;
+        }
+        infos(turn, &mut plan);
+        metrics(turn, &mut plan);
+        plan
+    }
+}
+
+fn epoch(turn: &Turn<'_, Reporter>) -> i64 {
+    turn.desired
+        .zedagent
+        .as_ref()
+        .map_or(0, |z| z.controller_epoch)
+}
+
+fn journal(turn: &Turn<'_, Reporter>) -> Rows<DeliveryRecord> {
+    let mut journal = (*turn.desired.journal).clone();
+    for (key, acknowledged) in &turn.actual.acknowledged {
+        if acknowledged.last
+            && turn
+                .actual
+                .messages
+                .get(key)
+                .is_none_or(|(d, last)| *last && *d == acknowledged.digest)
+        {
+            journal.remove(key);
+            continue;
+        }
+        let record = journal.entry(key.clone()).or_default();
+        record.acknowledged = Some(acknowledged.digest);
+        record.at = Some(acknowledged.at);
+        record.epoch = acknowledged.epoch;
+    }
+    for key in turn.actual.messages.keys() {
+        let fault = turn.jobs.fault(&format!("report {key}")).cloned();
+        let is_gone_for_good =
+            turn.actual.acknowledged.get(key).is_some_and(|a| a.last) && !journal.contains_key(key);
+        if !is_gone_for_good {
+            // A record before the first delivery: an object that vanishes meanwhile is still reported as gone.
+            journal.entry(key.clone()).or_default().fault = fault;
+        }
+    }
+    journal
+}
+
+fn infos(turn: &Turn<'_, Reporter>, plan: &mut Plan<Reporter>) {
+    let epoch = epoch(turn);
+    let interval = turn.desired.items.seconds("timer.deviceinfo.interval");
+    let mut due = Vec::new();
+    for (key, (digest, last)) in &turn.actual.messages {
+        let record = plan.report.journal.get(key);
+        if *last && record.is_none() {
+            continue;
+        }
+        let news = record.is_none_or(|r| r.acknowledged != Some(*digest) || r.epoch != epoch);
+        let acknowledged = turn.actual.acknowledged.get(key);
+        let mut periodic = false;
+        if key == "device" {
+            let left = acknowledged.map_or(Duration::ZERO, |a| {
+                (a.uptime + interval).saturating_sub(turn.uptime)
+            });
+            periodic = left.is_zero();
+            if !periodic {
+                plan.wake_in(left);
+            }
+        }
+        let subject = format!("report {key}");
+        if news || periodic || turn.jobs.is_running(&subject) {
+            let number = acknowledged.map_or(0, |a| a.count + 1);
+            // What is under way keeps its place.
+            let rank = (
+                !turn.jobs.is_running(&subject),
+                turn.jobs.fault(&subject).is_some(),
+                key != "device",
+            );
+            due.push((
+                rank,
+                Send {
+                    due: Due::Info {
+                        key: key.clone(),
+                        epoch,
+                    },
+                    number,
+                },
+            ));
+        }
+    }
+    due.sort_by_key(|(rank, _)| *rank);
+    let waiting = due.iter().filter(|((_, faulty, _), _)| *faulty).count();
+    // Those that wait for their retry do not keep a place.
+    plan.actions.extend(
+        due.into_iter()
+            .take(PARALLEL + waiting)
+            .map(|(_, send)| send),
+    );
+}
+
+fn metrics(turn: &Turn<'_, Reporter>, plan: &mut Plan<Reporter>) {
+    let interval = turn.desired.items.seconds("timer.metric.interval");
+    let (due, number) = match turn.actual.metrics {
+        // The first after a while, when there is something to tell.
+        None => (Duration::from_secs(10), 0),
+        Some((at, jitter)) => (at + interval.mul_f64(0.3 + 0.7 * jitter), at.as_millis()),
+    };
+    match due.checked_sub(turn.uptime).filter(|left| !left.is_zero()) {
+        Some(left) => plan.wake_in(left),
+        None => plan.actions.push(Send {
+            due: Due::Metrics,
+            number: u64::try_from(number).unwrap_or(u64::MAX),
+        }),
+    }
+}

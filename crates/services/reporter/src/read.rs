@@ -1,0 +1,96 @@
+//! Everything that is reported.
+
+use std::sync::Arc;
+
+use agent::Tables;
+use bus::{Object, Rows, Topic};
+use model::{
+    app::AppInstanceStatus,
+    config_item::ConfigItemValueMap,
+    content::ContentTreeStatus,
+    domain::{Capabilities, DomainMetric, DomainStatus},
+    network::{AppNetworkStatus, NetworkInstanceStatus, NetworkMetrics},
+    node::{NodeAgentStatus, OnboardingStatus, ZedAgentStatus},
+    port::{DeviceNetworkStatus, DevicePortConfigList},
+    report::DeliveryRecord,
+    service::ServiceStatus,
+    topics::{
+        APP_INSTANCE_STATUS, APP_NETWORK_STATUS, CAPABILITIES, CONFIG_ITEMS, CONTENT_TREE_STATUS,
+        DELIVERY_JOURNAL, DEVICE_NETWORK_STATUS, DEVICE_PORT_CONFIG_LIST, DISK_METRIC,
+        DOMAIN_METRIC, DOMAIN_STATUS, NETWORK_INSTANCE_STATUS, NETWORK_METRICS, NODE_AGENT_STATUS,
+        ONBOARDING_STATUS, SERVICE_STATUS, VOLUME_STATUS, ZEDAGENT_STATUS,
+    },
+    volume::{DiskMetric, VolumeStatus},
+};
+
+/// Every input. Tables are `None` while their writer has not spoken since boot: then nothing is said about
+/// their objects, neither that they are there nor that they are gone.
+#[derive(Debug, Clone, Default)]
+pub struct Desired {
+    /// Who we are.
+    pub onboarding: OnboardingStatus,
+    /// Properties in force.
+    pub items: ConfigItemValueMap,
+    /// The config channel.
+    pub zedagent: Option<ZedAgentStatus>,
+    /// The device as a whole.
+    pub node: Option<NodeAgentStatus>,
+    /// The device's network.
+    pub network: Option<DeviceNetworkStatus>,
+    /// Sets of ports with their test results.
+    pub port_configs: Option<DevicePortConfigList>,
+    /// What the device can run.
+    pub capabilities: Option<Capabilities>,
+    /// The device's disk.
+    pub disk: Option<DiskMetric>,
+    /// Services and helpers.
+    pub services: Option<Arc<Rows<ServiceStatus>>>,
+    /// Applications.
+    pub apps: Option<Arc<Rows<AppInstanceStatus>>>,
+    /// Interfaces of applications.
+    pub app_networks: Option<Arc<Rows<AppNetworkStatus>>>,
+    /// Guests.
+    pub domains: Option<Arc<Rows<DomainStatus>>>,
+    /// Network instances.
+    pub network_instances: Option<Arc<Rows<NetworkInstanceStatus>>>,
+    /// Volumes.
+    pub volumes: Option<Arc<Rows<VolumeStatus>>>,
+    /// Images.
+    pub content_trees: Option<Arc<Rows<ContentTreeStatus>>>,
+    /// Guests' consumption.
+    pub domain_metrics: Option<Arc<Rows<DomainMetric>>>,
+    /// Traffic.
+    pub network_metrics: Option<NetworkMetrics>,
+    /// Our own memory: what was acknowledged.
+    pub journal: Arc<Rows<DeliveryRecord>>,
+}
+
+impl Desired {
+    pub(crate) fn read(tables: &mut Tables) -> Option<Self> {
+        fn one<T: Object>(tables: &mut Tables, topic: &Topic<T>, key: &str) -> Option<T> {
+            tables.get(topic).and_then(|rows| rows.get(key).cloned())
+        }
+        let onboarding = tables.get(&ONBOARDING_STATUS);
+        let desired = Self {
+            items: one(tables, &CONFIG_ITEMS, "global").unwrap_or_default(),
+            zedagent: one(tables, &ZEDAGENT_STATUS, "zedagent"),
+            node: one(tables, &NODE_AGENT_STATUS, "nodeagent"),
+            network: one(tables, &DEVICE_NETWORK_STATUS, "global"),
+            port_configs: one(tables, &DEVICE_PORT_CONFIG_LIST, "global"),
+            capabilities: one(tables, &CAPABILITIES, "global"),
+            disk: one(tables, &DISK_METRIC, "global"),
+            services: tables.get(&SERVICE_STATUS),
+            apps: tables.get(&APP_INSTANCE_STATUS),
+            app_networks: tables.get(&APP_NETWORK_STATUS),
+            domains: tables.get(&DOMAIN_STATUS),
+            network_instances: tables.get(&NETWORK_INSTANCE_STATUS),
+            volumes: tables.get(&VOLUME_STATUS),
+            content_trees: tables.get(&CONTENT_TREE_STATUS),
+            domain_metrics: tables.get(&DOMAIN_METRIC),
+            network_metrics: one(tables, &NETWORK_METRICS, "global"),
+            journal: tables.own(&DELIVERY_JOURNAL),
+            onboarding: onboarding?.get("global").cloned().unwrap_or_default(),
+        };
+        Some(desired)
+    }
+}

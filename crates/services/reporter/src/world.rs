@@ -1,0 +1,193 @@
+//! The controller, the device's key, and what the kernel says.
+
+mod system;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use agent::{Boot, Clock, Failure, Progress, World};
+use controller::{
+    ApiVersion, ConfigPartition, Controller, SenderStatus, Signer, SoftwareKey, Timers,
+};
+use model::code::Code;
+use tracing::warn;
+
+use crate::{
+    Actual, Desired, Due, Reporter, Send,
+    messages::{Messages, messages, metrics},
+    plan::Acknowledged,
+};
+
+/// The way to the controller.
+pub struct Evc {
+    config_dir: PathBuf,
+    root: PathBuf,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    controller: Option<Controller>,
+    messages: Messages,
+    desired: Desired,
+    actual: Actual,
+}
+
+impl Evc {
+    /// The key is read when it is first needed: zedagent makes it.
+    pub fn open(boot: &Boot) -> Self {
+        Self {
+            config_dir: boot.path("/config"),
+            root: boot.root.clone(),
+            clock: boot.clock.clone(),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connect(&self, desired: &Desired) -> Result<Controller, Failure> {
+        let failure = |e: &dyn std::error::Error| {
+            Failure::of(Code::OnboardIdentity, "identity", e).transient()
+        };
+        let partition = ConfigPartition::read(&self.config_dir).map_err(|e| failure(&e))?;
+        let read = |name: &str| std::fs::read(self.config_dir.join(name)).map_err(|e| failure(&e));
+        let key = SoftwareKey::from_pem(
+            "device",
+            &read("device.cert.pem")?,
+            &read("device.key.pem")?,
+        )
+        .map_err(|e| failure(&e))?;
+        let key: Arc<dyn Signer> = Arc::new(key);
+        let mut controller =
+            Controller::new(&partition, key, "", &self.root).map_err(|e| failure(&e))?;
+        if desired.onboarding.api_v1 {
+            controller.set_version(ApiVersion::V1);
+        }
+        Ok(controller)
+    }
+
+    fn configure(controller: &mut Controller, desired: &Desired) {
+        controller.set_uuid(desired.onboarding.device.map(|d| d.0));
+        controller.set_timers(Timers {
+            dial: desired.items.seconds("timer.dial.timeout"),
+            send: desired.items.seconds("timer.send.timeout"),
+        });
+        if let Some(network) = &desired.network {
+            let (ports, _) = uplink::ports(network);
+            // zedagent reports proxies and certificates that cannot be used.
+            let _ = controller.set_ports(ports);
+        }
+    }
+
+    fn controller(&self) -> Result<Controller, Failure> {
+        let mut state = self.state();
+        if state.controller.is_none() {
+            let mut controller = self.connect(&state.desired)?;
+            Self::configure(&mut controller, &state.desired);
+            state.controller = Some(controller);
+        }
+        state.controller.clone().ok_or_else(|| {
+            Failure::new(Code::OnboardIdentity, "identity", "not there yet").transient()
+        })
+    }
+
+    async fn send_info(&self, key: &str, epoch: i64, number: u64) -> Result<(), Failure> {
+        let controller = self.controller()?;
+        let (content, message) = {
+            let state = self.state();
+            // It may have become the same as acknowledged meanwhile.
+            let Some(content) = state.messages.get(key).cloned() else {
+                return Ok(());
+            };
+            let device = state
+                .desired
+                .onboarding
+                .device
+                .map(|d| d.to_string())
+                .unwrap_or_default();
+            let message = content.message(&device, self.clock.now());
+            (content, message)
+        };
+        controller
+            .info(&message)
+            .await
+            .map_err(|e| failure(&format!("report {key}"), &e))?;
+        let acknowledged = Acknowledged {
+            digest: content.digest,
+            last: content.last,
+            at: self.clock.now(),
+            uptime: self.clock.uptime(),
+            epoch,
+            count: number,
+        };
+        self.state()
+            .actual
+            .acknowledged
+            .insert(key.to_owned(), acknowledged);
+        Ok(())
+    }
+
+    async fn send_metrics(&self) {
+        let result = async {
+            let controller = self.controller()?;
+            let message = metrics(&self.state().desired, &system::measure(), self.clock.now());
+            controller
+                .metrics(&message)
+                .await
+                .map_err(|e| failure("metrics", &e))
+        }
+        .await;
+        // Never repeated: the next ones supersede them.
+        if let Err(error) = result {
+            warn!(code = %error.code, "{error}");
+        }
+        self.state().actual.metrics = Some((self.clock.uptime(), rand::random()));
+    }
+}
+
+impl World<Reporter> for Evc {
+    async fn observe(&self, desired: &Desired) -> Result<Actual, Failure> {
+        let messages = messages(desired, &system::constants());
+        let mut state = self.state();
+        state.desired = desired.clone();
+        if let Some(controller) = state.controller.as_mut() {
+            Self::configure(controller, desired);
+        }
+        state.actual.messages = messages
+            .iter()
+            .map(|(key, m)| (key.clone(), (m.digest, m.last)))
+            .collect();
+        state.messages = messages;
+        Ok(state.actual.clone())
+    }
+
+    async fn apply(&self, action: Send, _: Progress) -> Result<(), Failure> {
+        match action.due {
+            Due::Info { key, epoch } => self.send_info(&key, epoch, action.number).await,
+            Due::Metrics => {
+                self.send_metrics().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// No answer and refusals of who we are or when are tried again soon; a refusal of the message itself is for
+/// quarantine.
+fn failure(object: &str, error: &controller::Failure) -> Failure {
+    let code = match error.status() {
+        _ if error.is_rejection() => Code::ReportRefused,
+        SenderStatus::CertInvalid
+        | SenderStatus::CertUnknownAuthority
+        | SenderStatus::CertUnknownAuthorityProxy => Code::ControllerTls,
+        _ if error.code().is_some() => Code::ControllerRefused,
+        _ => Code::ControllerUnreachable,
+    };
+    Failure::of(code, object, error).transient_if(!error.is_rejection())
+}
