@@ -10,7 +10,7 @@ use api::attest::{
     AttestStorageKeys, AttestVolumeKey, ZAttestQuote, ZAttestReq, ZAttestReqType, ZAttestResponse,
 };
 use api::auth::AuthContainer;
-use api::certs::ZControllerCert;
+use api::certs::{ZCert, ZCertType, ZControllerCert};
 use api::config::{ConfigRequest, ConfigResponse};
 use api::info::{ZInfoApp, ZInfoMsg, z_info_msg::InfoContent};
 use api::uuid::{UuidRequest, UuidResponse};
@@ -18,6 +18,7 @@ use evc::admin::{Apply, Claim, Client, ClientError, DeviceOrder, LogQuery, Messa
 use evc::decide::messages::Kind;
 use http::Method;
 use prost::Message;
+use sha2::{Digest as _, Sha256};
 use support::{Device, Identity, PROTO, Reply, World};
 use uuid::Uuid;
 
@@ -173,6 +174,49 @@ async fn a_nonce_is_good_for_one_quote() {
     let answer = answer.opened::<ZAttestResponse>(&pem).quote_resp.unwrap();
     assert_eq!(answer.response, 2);
     assert!(answer.integrity_token.is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_tpm_once_shown_can_not_be_hidden() {
+    let world = World::new().await;
+    let pem = signing_pem(&world).await;
+    let device = world.onboarded("S1").await;
+    let path = device.path("attest");
+    // A device without a TPM has no certificates to present, and comes in.
+    let present = |certs| {
+        let mut request = attest(ZAttestReqType::AttestReqCert);
+        request.certs = certs;
+        world.post(&path, device.seal(&request))
+    };
+    assert_eq!(present(vec![]).await.status, 201);
+    attested(&world, &device, &pem).await;
+
+    // Self-signed here: what matters is that the device's key signed it.
+    let cert = device.identity.cert.pem().as_bytes().to_vec();
+    let quote_cert = ZCert {
+        hash_algo: 1,
+        cert_hash: Sha256::digest(&cert)[..16].to_vec(),
+        r#type: ZCertType::CertTypeDeviceRestrictedSigning.into(),
+        cert,
+        ..ZCert::default()
+    };
+    assert_eq!(present(vec![quote_cert]).await.status, 201);
+    assert_eq!(present(vec![]).await.status, 201);
+    world
+        .post(&path, device.seal(&attest(ZAttestReqType::AttestReqNonce)))
+        .await;
+    let mut quote = attest(ZAttestReqType::AttestReqQuote);
+    quote.quote = Some(ZAttestQuote::default());
+    let answer = world.post(&path, device.seal(&quote)).await;
+    assert_eq!(
+        answer
+            .opened::<ZAttestResponse>(&pem)
+            .quote_resp
+            .unwrap()
+            .response,
+        4
+    );
     world.end().await;
 }
 

@@ -8,12 +8,9 @@ use uuid::Uuid;
 use super::{StoreError, now_ms};
 use crate::decide::attest::DeviceCert;
 
-/// Replaces the certificates that a device presented, one of each kind.
+/// Keeps the certificates that a device presented, one of each kind. Those of other kinds stay: a
+/// device that once showed the certificate of a TPM can't become one without by not showing it.
 pub fn put_certs(conn: &Connection, device: Uuid, certs: &[DeviceCert]) -> Result<(), StoreError> {
-    conn.execute(
-        "DELETE FROM device_cert WHERE device = ?1",
-        [device.to_string()],
-    )?;
     for cert in certs {
         conn.execute(
             "INSERT OR REPLACE INTO device_cert (device, kind, hash, pem, tpm_public, received_ms) \

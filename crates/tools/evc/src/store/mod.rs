@@ -289,6 +289,11 @@ mod tests {
                     .await
             }
         };
+        let level = store
+            .write(|c| Ok(c.pragma_query_value(None, "synchronous", |r| r.get::<_, i64>(0))?))
+            .await
+            .unwrap();
+        assert_eq!(level, 2, "FULL");
         let (a, b, c) = tokio::join!(put("a", false), put("b", true), put("c", false));
         assert!(a.is_ok() && b.is_err() && c.is_ok());
         let keys: i64 = store

@@ -35,7 +35,7 @@ pub struct DeviceCert {
 /// One request, parsed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// The device presents its certificates.
+    /// The device presents its certificates; one without a TPM may have none.
     Certs(Vec<DeviceCert>),
     /// The device wants a nonce.
     Nonce,
@@ -108,9 +108,6 @@ pub fn parse(request: ZAttestReq, device: &Certificate) -> Result<Step, Refusal>
 }
 
 fn certs(certs: &[ZCert], device: &Certificate) -> Result<Vec<DeviceCert>, Refusal> {
-    if certs.is_empty() {
-        return Err(Refusal::unprocessable("CERT without certificates"));
-    }
     certs
         .iter()
         .enumerate()
@@ -341,12 +338,14 @@ mod tests {
         let parsed = parse(request(vec![ecdh.clone()]), &device).unwrap();
         assert!(matches!(parsed, Step::Certs(certs) if certs[0].hash == ecdh.cert_hash[..]));
 
+        let none = parse(request(vec![]), &device).unwrap();
+        assert_eq!(none, Step::Certs(vec![]));
+
         let mut changed = ecdh.clone();
         changed.cert_hash[0] ^= 1;
         let mut long = ecdh.clone();
         long.hash_algo = HashAlgorithm::Sha25632bytes.into();
         for bad in [
-            vec![],
             vec![zcert(&foreign.pem(), ZCertType::CertTypeDeviceEcdhExchange)],
             vec![zcert(&own.pem(), ZCertType::CertTypeControllerSigning)],
             vec![changed],
