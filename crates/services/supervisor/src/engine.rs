@@ -7,6 +7,8 @@
 //! One task owns everything. The loop also pets the watchdog, so that a loop that doesn't turn lets the
 //! hardware reset the machine.
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +16,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
-use units::{ExitKind, UnitName, UnitSpec, UnitState, UnitTable, UnitsError};
+use units::{ExitKind, UnitName, UnitState, UnitTable};
 
 use crate::machine::{Goal, Life, Origin, Policy, Unit, Why};
 use crate::plan::{Action, Fleet, Mode, plan};
@@ -25,16 +27,13 @@ use crate::power::{Down, Power};
 use crate::procfs;
 use crate::publish::Publish;
 use crate::records::Records;
-use crate::server::{self, Asked, Op, ServeError};
+use crate::server::{self, Asked, ServeError};
 use crate::status;
 use crate::time::{Now, Uptime};
 use crate::watchdog::{self, Watchdog};
 use crate::world::World;
+use requests::{Answer, surplus};
 
-/// Transient units that one owner may have.
-const UNITS_PER_OWNER: usize = 256;
-/// Ended transient units of one owner whose record is kept.
-const ENDED_PER_OWNER: usize = 64;
 /// How often memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(10);
 /// Rounds of planning in one turn; what is left is done in the next.
@@ -73,12 +72,6 @@ pub(crate) struct Engine {
     requester: mpsc::Sender<Asked>,
     answers: Vec<Answer>,
     cases: Vec<Failure>,
-}
-
-/// An answer that is given when the turn has taken effect: the state of this unit, if it is about one.
-struct Answer {
-    to: oneshot::Sender<Result<Option<UnitState>, UnitsError>>,
-    about: Result<Option<UnitName>, UnitsError>,
 }
 
 /// A failure whose evidence is still to be saved.
@@ -497,115 +490,6 @@ impl Engine {
         }
     }
 
-    fn handle(&mut self, asked: Asked) {
-        let Asked { by, op, answer } = asked;
-        let about = match op {
-            Op::Start(spec) => self.ask_start(*spec, &by).map(Some),
-            Op::Stop(name) => {
-                tracing::info!(unit = %name, %by, "asked to stop");
-                self.change(name, |unit| unit.want_down(now())).map(Some)
-            }
-            Op::Restart(name) if self.mode == Mode::Serving => {
-                tracing::info!(unit = %name, %by, "asked to restart");
-                self.change(name, Unit::want_again).map(Some)
-            }
-            Op::Restart(_) => Err(ending()),
-            Op::Forget(name) => self.forget(name).map(|()| None),
-            Op::Down(down, reason) => {
-                tracing::warn!(%by, ?down, %reason, "the machine is going down");
-                self.down = Some(down);
-                self.end(Mode::Halting);
-                Ok(None)
-            }
-        };
-        self.answers.push(Answer { to: answer, about });
-    }
-
-    /// Gives the answers: what was asked for has taken effect, and shows on the board.
-    fn answer(&mut self) {
-        let now = now();
-        for Answer { to, about } in std::mem::take(&mut self.answers) {
-            let reply = match about {
-                Err(error) => Err(error),
-                Ok(None) => Ok(None),
-                Ok(Some(name)) => match self.fleet.get(&name) {
-                    Some(unit) => Ok(Some(self.state(unit, now))),
-                    None => Err(UnitsError::NotFound { name }),
-                },
-            };
-            // Whoever asked may have gone.
-            let _ = to.send(reply);
-        }
-    }
-
-    fn ask_start(&mut self, spec: UnitSpec, by: &str) -> Result<UnitName, UnitsError> {
-        if self.mode != Mode::Serving {
-            return Err(ending());
-        }
-        let name = spec.name.clone();
-        if let Some(old) = self.fleet.get(&name)
-            && !old.is_ended()
-        {
-            if old.spec == spec && old.goal == Goal::Up {
-                return Ok(name);
-            }
-            let what = if old.goal == Goal::Up {
-                "lives with another spec"
-            } else {
-                "has not ended yet"
-            };
-            return Err(UnitsError::Exists {
-                reason: format!("unit {name} {what}"),
-            });
-        }
-        let alive = self.fleet.values().filter(|unit| {
-            unit.origin == Origin::Transient
-                && unit.spec.name.owner() == name.owner()
-                && !unit.is_ended()
-        });
-        if alive.count() >= UNITS_PER_OWNER {
-            return Err(UnitsError::Failed {
-                reason: format!("{} has {UNITS_PER_OWNER} units already", name.owner()),
-            });
-        }
-        tracing::info!(unit = %name, %by, "asked to start");
-        self.parts.world.clear(&name);
-        self.fleet
-            .insert(name.clone(), Unit::new(spec, Origin::Transient));
-        Ok(name)
-    }
-
-    fn change(
-        &mut self,
-        name: UnitName,
-        change: impl FnOnce(&mut Unit),
-    ) -> Result<UnitName, UnitsError> {
-        match self.fleet.get_mut(&name) {
-            Some(unit) => {
-                change(unit);
-                Ok(name)
-            }
-            None => Err(UnitsError::NotFound { name }),
-        }
-    }
-
-    fn forget(&mut self, name: UnitName) -> Result<(), UnitsError> {
-        match self.fleet.get(&name) {
-            None => Err(UnitsError::NotFound { name }),
-            Some(unit) if !unit.is_ended() => Err(UnitsError::Failed {
-                reason: format!("unit {name} has not ended"),
-            }),
-            Some(unit) if unit.origin == Origin::Service => Err(UnitsError::Invalid {
-                reason: format!("{name} is a service"),
-            }),
-            Some(_) => {
-                self.fleet.remove(&name);
-                self.parts.world.clear(&name);
-                Ok(())
-            }
-        }
-    }
-
     /// The last things. Gives the exit code.
     fn finish(mut self) -> u8 {
         if let Some(server) = self.server.take() {
@@ -640,29 +524,4 @@ impl Engine {
             }
         }
     }
-}
-
-fn ending() -> UnitsError {
-    UnitsError::Failed {
-        reason: "everything is being stopped".into(),
-    }
-}
-
-/// The oldest ended transient units of owners that have too many.
-fn surplus(fleet: &Fleet) -> Vec<UnitName> {
-    let mut ended: BTreeMap<&str, Vec<(Timestamp, &UnitName)>> = BTreeMap::new();
-    for (name, unit) in fleet {
-        if let (Life::Ended { at }, Origin::Transient) = (&unit.life, unit.origin) {
-            ended.entry(name.owner()).or_default().push((*at, name));
-        }
-    }
-    ended
-        .into_values()
-        .flat_map(|mut units| {
-            units.sort();
-            let surplus = units.len().saturating_sub(ENDED_PER_OWNER);
-            units.truncate(surplus);
-            units.into_iter().map(|(_, name)| name.clone())
-        })
-        .collect()
 }

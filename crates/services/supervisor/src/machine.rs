@@ -102,6 +102,8 @@ pub(crate) struct Process {
     pub heard: Uptime,
     /// Whether it said that it is ready (units without a heartbeat are ready once started).
     pub ready: bool,
+    /// Whether it was found again after the supervisor's restart: what it said meanwhile is lost.
+    pub adopted: bool,
     /// Whether it asked to be treated as hung (`WATCHDOG=trigger`).
     pub broken: bool,
     /// Why and since when it is being ended.
@@ -132,6 +134,7 @@ pub(crate) enum Why {
 
 /// The numbers of the plan. [`Policy::default`] is a device's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Policy {
     /// Backoff after the first failure; doubles with each further one.
     pub backoff_first: Duration,
@@ -249,6 +252,7 @@ impl Unit {
             started: now.uptime,
             heard: now.uptime,
             ready: self.spec.heartbeat.is_none(),
+            adopted: false,
             broken: false,
             ending: None,
         });
@@ -260,14 +264,16 @@ impl Unit {
     pub(crate) fn adopted(&mut self, now: Now) {
         if let Some(process) = self.process_mut() {
             process.heard = now.uptime;
+            process.adopted = true;
         }
     }
 
-    /// It gave a sign of life.
+    /// It gave a sign of life. From an adopted process any sign means that it is ready: it says so
+    /// only once, and may have said it to nobody.
     pub(crate) fn heard(&mut self, ready: bool, status: Option<String>, now: Now) {
         if let Some(process) = self.process_mut() {
             process.heard = now.uptime;
-            process.ready |= ready;
+            process.ready |= ready || process.adopted;
             if let Some(text) = status {
                 self.status_text = text;
             }
@@ -419,6 +425,19 @@ mod tests {
             unit.exited(kind, at(1), &policy);
             assert_eq!(unit.is_ended(), ends, "{restart:?}");
         }
+    }
+
+    #[test]
+    fn an_adopted_process_that_beats_is_ready() {
+        let mut unit = unit(RestartPolicy::Always);
+        unit.spec.heartbeat = Some(Duration::from_secs(1));
+        unit.started(1, 1, at(0));
+        unit.heard(false, None, at(1));
+        assert!(!unit.process().unwrap().ready);
+        unit.adopted(at(2));
+        assert!(!unit.process().unwrap().ready);
+        unit.heard(false, None, at(3));
+        assert!(unit.process().unwrap().ready);
     }
 
     #[test]
