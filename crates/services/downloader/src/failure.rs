@@ -1,0 +1,106 @@
+//! From what went wrong with a fetch to a code and a text.
+
+use std::io::ErrorKind;
+
+use agent::Failure;
+use fetch::{AttemptError, FetchError, Problem, SourceError};
+use model::code::Code;
+
+/// The failure of one datastore's fetch.
+pub fn of_fetch(object: &str, error: &FetchError) -> Failure {
+    let code = match error {
+        FetchError::Attempts { errors, .. } => of_attempts(errors),
+        FetchError::NoAttempt { .. } | FetchError::Busy { .. } => Code::DownloadNetwork,
+        FetchError::TooLarge { .. } => Code::DownloadTooBig,
+        FetchError::WrongLength { .. } => Code::DownloadShort,
+        FetchError::WrongDigest { .. } => Code::VerifyDigest,
+        FetchError::Local { source, .. } => match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Code::VolumeSpace,
+            _ => Code::DownloadWrite,
+        },
+    };
+    Failure::of(code, object, error).transient_if(error.is_transient())
+}
+
+/// The failure of a datastore that can't be asked at all.
+pub fn of_source(object: &str, error: &SourceError) -> Failure {
+    let code = match error {
+        SourceError::Unsupported { .. } => Code::DatastoreUnsupported,
+        SourceError::Url { .. } | SourceError::InsecureLogin { .. } | SourceError::Tls { .. } => {
+            Code::ConfigInvalid
+        }
+    };
+    Failure::of(code, object, error)
+}
+
+/// One failure for all datastores: the most telling one, the others among its causes.
+pub fn of_all(failures: Vec<Failure>) -> Option<Failure> {
+    let transient = failures.iter().any(|failure| failure.transient);
+    let mut rest = failures;
+    let best = rest
+        .iter()
+        .enumerate()
+        .max_by_key(|(at, f)| (weight(f.code), usize::MAX - at))
+        .map(|(at, _)| at)?;
+    let mut failure = rest.remove(best);
+    // A wrong digest ends the attempt, whatever the others say.
+    failure.transient = transient && failure.code != Code::VerifyDigest;
+    failure
+        .causes
+        .extend(rest.into_iter().map(|other| other.to_string()));
+    Some(failure)
+}
+
+/// What was found out about the file itself tells more than that nobody could be reached.
+fn weight(code: Code) -> u8 {
+    match code {
+        Code::VolumeSpace | Code::DownloadWrite => 5,
+        Code::VerifyDigest => 4,
+        Code::DownloadTooBig | Code::DownloadShort | Code::DownloadStalled => 3,
+        Code::DownloadRefused => 2,
+        Code::DownloadNetwork => 1,
+        _ => 0,
+    }
+}
+
+fn of_attempts(errors: &[AttemptError]) -> Code {
+    let codes = errors.iter().map(|error| match error.problem {
+        Problem::Code { .. } | Problem::Encoded(_) => Code::DownloadRefused,
+        Problem::Stalled(_) => Code::DownloadStalled,
+        Problem::ShortBody { .. } | Problem::Range { .. } => Code::DownloadShort,
+        Problem::Client(_) | Problem::Transport(_) => Code::DownloadNetwork,
+    });
+    codes
+        .max_by_key(|code| weight(*code))
+        .unwrap_or(Code::DownloadNetwork)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_known_about_the_file_counts_more_than_an_unreachable_datastore() {
+        let failure = |code, transient| {
+            Failure::new(code, "blob x", format!("{code}")).transient_if(transient)
+        };
+        let all = of_all(vec![
+            failure(Code::DatastoreUnsupported, false),
+            failure(Code::DownloadNetwork, true),
+            failure(Code::DownloadRefused, false),
+        ])
+        .unwrap();
+        assert_eq!(
+            (all.code, all.transient, all.causes.len()),
+            (Code::DownloadRefused, true, 2)
+        );
+        let wrong = of_all(vec![
+            failure(Code::DownloadNetwork, true),
+            failure(Code::VerifyDigest, false),
+        ])
+        .unwrap();
+        assert_eq!((wrong.code, wrong.transient), (Code::VerifyDigest, false));
+        assert_eq!(of_all(vec![]), None);
+    }
+}
