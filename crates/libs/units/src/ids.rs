@@ -9,6 +9,10 @@ pub const EVE_GID: u32 = 47_100;
 /// The group of those that may read the device's private keys.
 pub const KEYS_GID: u32 = 47_099;
 
+/// The group of all guests. Taps belong to it, so that QEMU may attach to them without a capability;
+/// files that guests only read are readable to it.
+pub const GUESTS_GID: u32 = 48_000;
+
 /// First of the uids for guests (QEMU processes), one per guest.
 pub const GUEST_UID_FIRST: u32 = 48_000;
 /// Last of the uids for guests.
