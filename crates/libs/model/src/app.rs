@@ -340,7 +340,14 @@ pub struct AppCommandCounters {
     pub restart: u32,
     /// The controller's purge counter that was last carried out.
     pub purge: u32,
-    /// Added to the config's generation of every volume of the app: each purge adds one.
+    /// Purges carried out.
+    #[serde(default)]
+    pub purges: u32,
+    /// Added to the config's generation of every volume of the app: one for each purge for which
+    /// the controller did not raise the generations itself.
     #[serde(default)]
     pub generation_offset: u64,
+    /// The config's volumes when the last purge was carried out, or when the app was first seen.
+    #[serde(default)]
+    pub volumes: Vec<VolumeKey>,
 }

@@ -26,6 +26,21 @@ use crate::{
     volume::{DiskMetric, VolumeConfig, VolumeRefConfig, VolumeRefStatus, VolumeStatus},
 };
 
+/// A line of the wiring diagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Name of the constant in this module.
+    pub constant: &'static str,
+    /// Type of its objects.
+    pub object: &'static str,
+    /// The only writer.
+    pub service: &'static str,
+    /// Name on the bus.
+    pub name: &'static str,
+    /// Survives a reboot.
+    pub persistent: bool,
+}
+
 macro_rules! topics {
     ($($const:ident: $object:ty = $kind:ident($service:literal, $name:literal);)+) => {
         $(
@@ -33,8 +48,14 @@ macro_rules! topics {
             pub const $const: Topic<$object> = Topic::$kind($service, $name);
         )+
 
-        /// Every topic as `(writer, name, persistent)`, for tools and generated pages.
-        pub const ALL: &[(&str, &str, bool)] = &[$(($service, $name, $const.is_persistent())),+];
+        /// Every topic, for tools and generated pages.
+        pub const ALL: &[Entry] = &[$(Entry {
+            constant: stringify!($const),
+            object: stringify!($object),
+            service: $service,
+            name: $name,
+            persistent: $const.is_persistent(),
+        }),+];
     };
 }
 

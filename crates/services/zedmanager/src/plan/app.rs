@@ -6,6 +6,7 @@ use agent::{Plan, Turn};
 use model::{
     app::{AppCommandCounters, AppInstanceConfig},
     domain::{DiskConfig, DomainConfig, DomainPhase, DomainStatus, DomainVif},
+    id::VolumeKey,
     network::{AppNetworkConfig, AppNetworkPhase, AppNetworkStatus, AppVif},
     volume::{VolumePhase, VolumeRefConfig, VolumeRefStatus},
 };
@@ -57,7 +58,7 @@ pub(super) fn plan(
     }
     report
         .networks
-        .insert(key.to_owned(), network_config(&view));
+        .insert(key.to_owned(), network_config(&view, desired));
     let status = phase::status(turn, &view, domain.as_ref());
     if let Some(domain) = domain {
         report.domains.insert(key.to_owned(), domain);
@@ -112,16 +113,14 @@ fn view<'a>(turn: &Turn<'a, Zedmanager>, key: &'a str, config: &'a AppInstanceCo
             // The first sight of an application: commands of the past are not ours to repeat.
             restart: config.restart_counter,
             purge: config.purge_counter,
+            purges: 0,
             generation_offset: 0,
+            volumes: volumes(config),
         });
     counters.restart = config.restart_counter;
     let mut purging = false;
     if counters.purge != config.purge_counter {
-        let next = AppCommandCounters {
-            purge: config.purge_counter,
-            generation_offset: counters.generation_offset + 1,
-            ..counters.clone()
-        };
+        let next = purged(&counters, config);
         let made = refs(config, next.generation_offset);
         let all_made = made
             .iter()
@@ -152,6 +151,28 @@ fn view<'a>(turn: &Turn<'a, Zedmanager>, key: &'a str, config: &'a AppInstanceCo
     }
 }
 
+/// The counters after a purge. A controller that raised the volumes' generations with its command has
+/// already named new volumes; otherwise they are named here.
+fn purged(before: &AppCommandCounters, config: &AppInstanceConfig) -> AppCommandCounters {
+    let volumes = volumes(config);
+    let named = volumes != before.volumes;
+    AppCommandCounters {
+        purge: config.purge_counter,
+        purges: before.purges + 1,
+        generation_offset: before.generation_offset + u64::from(!named),
+        volumes,
+        restart: before.restart,
+    }
+}
+
+fn volumes(config: &AppInstanceConfig) -> Vec<VolumeKey> {
+    config
+        .volumes
+        .iter()
+        .map(|attachment| attachment.volume)
+        .collect()
+}
+
 fn halted_by_device(desired: &Desired) -> bool {
     desired
         .node
@@ -180,26 +201,64 @@ fn lookup<'a>(desired: &'a Desired, volume_ref: &VolumeRefConfig) -> Option<&'a 
 fn volume_refs(view: &View<'_>, desired: &Desired) -> Vec<VolumeRefConfig> {
     let mut all = view.wanted.clone();
     if view.purging {
-        all.extend(refs(view.config, view.counters.generation_offset + 1));
+        all.extend(refs(
+            view.config,
+            purged(&view.counters, view.config).generation_offset,
+        ));
     }
-    let domains_known = desired.domains.is_some();
-    let may_run = |d: &DomainStatus| !matches!(d.phase, DomainPhase::Halted);
+    let may_run = holds_its_parts(view, desired);
     let moved_on = view
         .domain
-        .is_none_or(|d| !may_run(d) || d.incarnation == incarnation(&view.counters));
-    if !(domains_known && moved_on) {
-        let have: Vec<String> = all.iter().map(VolumeRefConfig::key).collect();
-        let old = desired
-            .own
-            .volume_refs
-            .iter()
-            .filter(|(k, r)| r.app == view.config.id && !have.contains(k));
-        all.extend(old.map(|(_, r)| r.clone()));
-    }
+        .is_none_or(|d| d.incarnation == incarnation(&view.counters));
+    let in_use = |r: &VolumeRefConfig| {
+        let disks = view
+            .own_domain
+            .map(|d| d.disks.as_slice())
+            .unwrap_or_default();
+        disks.iter().any(|disk| disk.volume == r.device_volume())
+    };
+    let have: Vec<String> = all.iter().map(VolumeRefConfig::key).collect();
+    let old = desired.own.volume_refs.iter().filter(|(key, r)| {
+        r.app == view.config.id && !have.contains(key) && may_run && (!moved_on || in_use(r))
+    });
+    all.extend(old.map(|(_, r)| r.clone()));
     all
 }
 
-fn network_config(view: &View<'_>) -> AppNetworkConfig {
+/// The guest may have its disks open and its interfaces up. Unknown counts as yes.
+fn holds_its_parts(view: &View<'_>, desired: &Desired) -> bool {
+    match view.domain {
+        Some(domain) => !matches!(domain.phase, DomainPhase::Halted),
+        None => desired.domains.is_none() || view.own_domain.is_some_and(|d| d.activate),
+    }
+}
+
+fn network_config(view: &View<'_>, desired: &Desired) -> AppNetworkConfig {
+    let mut vifs: Vec<AppVif> = view
+        .config
+        .vifs
+        .iter()
+        .map(|vif| AppVif {
+            name: vif.name.clone(),
+            network_instance: vif.network_instance,
+            mac: vif.mac,
+            ip: vif.ip,
+            acls: vif.acls.clone(),
+        })
+        .collect();
+    if holds_its_parts(view, desired) {
+        // A running guest keeps an interface that the config no longer has until it is restarted.
+        let own = desired
+            .own
+            .networks
+            .get(view.key)
+            .map(|n| n.vifs.as_slice())
+            .unwrap_or_default();
+        let dropped = own
+            .iter()
+            .filter(|old| !view.config.vifs.iter().any(|new| new.name == old.name));
+        vifs.extend(dropped.cloned());
+    }
     AppNetworkConfig {
         app: view.config.id,
         display_name: view.config.display_name.clone(),
@@ -208,18 +267,7 @@ fn network_config(view: &View<'_>) -> AppNetworkConfig {
             || view
                 .domain
                 .is_some_and(|d| !matches!(d.phase, DomainPhase::Halted)),
-        vifs: view
-            .config
-            .vifs
-            .iter()
-            .map(|vif| AppVif {
-                name: vif.name.clone(),
-                network_instance: vif.network_instance,
-                mac: vif.mac,
-                ip: vif.ip,
-                acls: vif.acls.clone(),
-            })
-            .collect(),
+        vifs,
     }
 }
 
@@ -229,7 +277,7 @@ pub(super) fn wants_to_run(view: &View<'_>) -> bool {
 
 /// Restarts in the low half, purges in the high half: either one makes it another number.
 pub(super) fn incarnation(counters: &AppCommandCounters) -> u64 {
-    (counters.generation_offset << 32) | u64::from(counters.restart)
+    (u64::from(counters.purges) << 32) | u64::from(counters.restart)
 }
 
 /// The guest's configuration: new when everything for it is there, else as it was.
