@@ -148,7 +148,22 @@ fn build(kind: Kind, cache: &Path, path: &Path) -> Result<(), GuestError> {
     }
     .and_then(|()| std::fs::rename(&image, path).map_err(|source| io(path, source)));
     let removed = remove(&work);
-    built.and(removed)
+    built.and(removed)?;
+    forget_others(kind, cache, path)
+}
+
+/// Images of the same kind from other inputs: nobody asks for them any more.
+fn forget_others(kind: Kind, cache: &Path, path: &Path) -> Result<(), GuestError> {
+    let entries = std::fs::read_dir(cache).map_err(|source| io(cache, source))?;
+    for entry in entries.filter_map(Result::ok) {
+        let other = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let same_kind = name.starts_with(&format!("{}-", kind.name()));
+        if same_kind && other != path && other.extension().is_some_and(|it| it == "qcow2") {
+            std::fs::remove_file(&other).map_err(|source| io(&other, source))?;
+        }
+    }
+    Ok(())
 }
 
 fn remove(dir: &Path) -> Result<(), GuestError> {

@@ -249,9 +249,11 @@ const UNSHARE: [&str; 9] = [
     "cat",
 ];
 
-/// What the keeper does at the very end; `$0` is the home, `$1` the pattern. Deepest groups first.
+/// What the keeper does at the very end; `$0` is the home, `$1` the pattern. Deepest groups first,
+/// then their common parent if nobody else has groups there.
 const CLEAR: &str = r#"
 find /sys/fs/cgroup -depth -type d \( -path "*/$1" -o -path "*/$1/*" \) -exec rmdir -- {} + 2>/dev/null
+rmdir /sys/fs/cgroup/"${1%/*}" /sys/fs/cgroup/*/"${1%/*}" 2>/dev/null
 test -e "$0/keep" || rm -rf --one-file-system -- "$0""#;
 
 fn piped(command: &mut Command) -> &mut Command {

@@ -12,9 +12,10 @@ const SUPERVISOR: &str = r#"#!/bin/sh
 root=$2
 echo "$@" >> $root/persist/starts
 mkdir -p $root/run
-[ -e $root/run/mark ] && echo warm >> $root/persist/kind || echo cold >> $root/persist/kind
+[ -e $root/run/mark ] && kind=warm || kind=cold
 touch $root/run/mark
 setsid sleep 600 &
+echo $kind >> $root/persist/kind
 trap 'exit 0' TERM
 while :; do
   if [ -s $root/exit ]; then code=$(cat $root/exit); rm $root/exit; exit $code; fi

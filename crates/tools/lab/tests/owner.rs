@@ -83,7 +83,9 @@ fn the_command_shows_breaks_and_ends_a_world() {
     assert!(output(&["exec", "uplink0", "--", "ip", "-br", "addr"]).contains("192.168.100.1/24"));
     assert!(output(&["exec", "outside", "--", "cat", "/etc/hosts"]).contains("evc.lab.internal"));
     output(&["fault", "link-down", "1"]);
-    assert!(output(&["exec", "device", "--", "ip", "link"]).contains("NO-CARRIER"));
+    wait_until("the device loses its carrier", || {
+        output(&["exec", "device", "--", "ip", "link"]).contains("NO-CARRIER")
+    });
     output(&["fault", "dns-down", "0"]);
     output(&["fault", "dns-up", "0"]);
     assert!(output(&["down"]).contains("is gone"));

@@ -146,10 +146,11 @@ fn faults_come_and_go() {
     resolve(&world, gateway, "evc.lab.internal").unwrap();
 
     world.fault(&Fault::LinkDown(0)).unwrap();
-    let link = device
-        .exec(Command::new("ip").args(["link", "show", "eth0"]))
-        .unwrap();
-    assert!(link.contains("NO-CARRIER"), "{link}");
+    let links = || device.exec(Command::new("ip").args(["link", "show", "eth0"]));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !links().unwrap().contains("NO-CARRIER") {
+        assert!(Instant::now() < deadline, "eth0 keeps its carrier");
+    }
     world.fault(&Fault::LinkUp(0)).unwrap();
     reach_soon(CLIENT);
 
@@ -201,12 +202,20 @@ fn nothing_survives_the_world() {
         )
         .unwrap();
     let site = world.site();
-    let pids: Vec<i32> = [lab::Side::Device, lab::Side::Outside]
-        .into_iter()
-        .flat_map(|side| site.processes(side))
-        .map(|running| running.pid)
-        .collect();
-    assert!(pids.len() >= 4, "{pids:?}");
+    let running = || -> Vec<i32> {
+        [lab::Side::Device, lab::Side::Outside]
+            .into_iter()
+            .flat_map(|side| site.processes(side))
+            .map(|running| running.pid)
+            .collect()
+    };
+    // The shell and its two children, DHCP and DNS.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while running().len() < 5 {
+        assert!(Instant::now() < deadline, "{:?}", running());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let pids = running();
     drop(site);
     let started = Instant::now();
     drop(world);
