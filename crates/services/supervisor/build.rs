@@ -11,6 +11,10 @@ fn main() {
     if is_root {
         println!("cargo::rustc-cfg=is_root");
     }
+    println!("cargo::rustc-check-cfg=cfg(has_tun)");
+    if is_root && fs::metadata("/dev/net/tun").is_ok() {
+        println!("cargo::rustc-cfg=has_tun");
+    }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let has_memory = mounts.lines().any(|line| {
         let fields: Vec<_> = line.split(' ').collect();

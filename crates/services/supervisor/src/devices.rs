@@ -1,4 +1,5 @@
-//! Device nodes that guests and taps need, made usable for the group `eve`.
+//! Device nodes that guests and taps need, made usable for the group of guests, in which QEMU
+//! processes and the services that make taps and probe vCPUs are.
 //!
 //! On a device the nodes in `/dev` are handed to the group. In the lab they belong to the machine: the
 //! supervisor takes a mount namespace of its own and lays nodes for the same devices over them there,
@@ -16,6 +17,9 @@ use units::ids;
 
 /// The nodes.
 const NODES: &[&str] = &["/dev/kvm", "/dev/net/tun", "/dev/vhost-net"];
+
+/// For the group only.
+const MODE: u32 = 0o660;
 
 /// A node that stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +42,7 @@ fn failed<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl Fn(E) -> 
 fn is_shared(node: &Path) -> bool {
     fs::metadata(node).is_ok_and(|metadata| {
         let mode = metadata.permissions().mode();
-        mode & 0o006 == 0o006 || (metadata.gid() == ids::EVE_GID && mode & 0o060 == 0o060)
+        mode & 0o006 == 0o006 || (metadata.gid() == ids::GUESTS_GID && mode & 0o060 == 0o060)
     })
 }
 
@@ -58,8 +62,8 @@ pub(crate) fn share(root: &Path) -> Result<(), DeviceError> {
     }
     if root == Path::new("/") {
         for node in nodes {
-            chown(node, None, Some(ids::EVE_GID)).map_err(failed("give to the group", node))?;
-            fs::set_permissions(node, PermissionsExt::from_mode(0o660))
+            chown(node, None, Some(ids::GUESTS_GID)).map_err(failed("give to the group", node))?;
+            fs::set_permissions(node, PermissionsExt::from_mode(MODE))
                 .map_err(failed("set the mode of", node))?;
         }
         return Ok(());
@@ -86,11 +90,11 @@ pub(crate) fn share(root: &Path) -> Result<(), DeviceError> {
         };
         let ours = stage.join(name);
         let device = fs::metadata(node).map_err(failed("look at", node))?.rdev();
-        let mode = Mode::from_bits_truncate(0o660);
+        let mode = Mode::from_bits_truncate(MODE);
         mknod(&ours, SFlag::S_IFCHR, mode, device).map_err(failed("make", &ours))?;
-        chown(&ours, None, Some(ids::EVE_GID)).map_err(failed("give to the group", &ours))?;
+        chown(&ours, None, Some(ids::GUESTS_GID)).map_err(failed("give to the group", &ours))?;
         // The mode of `mknod` is cut by the umask.
-        fs::set_permissions(&ours, PermissionsExt::from_mode(0o660))
+        fs::set_permissions(&ours, PermissionsExt::from_mode(MODE))
             .map_err(failed("set the mode of", &ours))?;
         mount(Some(&ours), node, none, MsFlags::MS_BIND, none)
             .map_err(failed("mount over", node))?;

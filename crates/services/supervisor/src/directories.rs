@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use bus::layout;
 use units::ids;
 
 use crate::table::{Area, Service};
@@ -56,7 +57,9 @@ pub(crate) fn needed(services: &[Service], areas: &[Area]) -> Vec<Directory> {
         Directory::new("run/supervisor/units", 0, 0, 0o700),
         Directory::new("persist", 0, 0, 0o755),
         Directory::new("persist/status", 0, eve, 0o755),
-        Directory::new("persist/log", 0, eve, 0o2750),
+        Directory::new("persist/status/.bus-tmp", 0, eve, 0o755),
+        // Guests' users pass through to their consoles.
+        Directory::new("persist/log", 0, eve, 0o2751),
         Directory::new("persist/crash", 0, eve, 0o2750),
         // Keys live here: readable to those in the group `keys`, files of others to everybody.
         Directory::new(
@@ -66,22 +69,20 @@ pub(crate) fn needed(services: &[Service], areas: &[Area]) -> Vec<Directory> {
             0o2755,
         ),
     ];
+    let own = layout::service_dirs(Path::new(""), "supervisor");
+    for path in own {
+        if !all.iter().any(|directory| directory.path == path) {
+            all.push(Directory::new(path, 0, eve, 0o2750));
+        }
+    }
     for service in services {
         let uid = service.uid();
-        for parent in ["run", "run/.bus-tmp", "persist/status", "persist/crash"] {
-            // Panic evidence of a service is written by the service itself, beside ours.
-            let mode = if parent == "persist/crash" {
-                0o2770
-            } else {
-                0o2750
-            };
-            all.push(Directory::new(
-                Path::new(parent).join(service.name),
-                uid,
-                eve,
-                mode,
-            ));
+        for path in layout::service_dirs(Path::new(""), service.name) {
+            all.push(Directory::new(path, uid, eve, 0o2750));
         }
+        // Evidence of panics is written by the service itself, beside ours.
+        let crash = Path::new("persist/crash").join(service.name);
+        all.push(Directory::new(crash, uid, eve, 0o2770));
     }
     for area in areas {
         let uid = ids::service_uid(area.owner).unwrap_or(0);

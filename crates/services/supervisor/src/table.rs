@@ -10,6 +10,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bus::layout;
 use units::{Capability, Limits, Paths, RestartPolicy, UnitName, UnitSpec, ids};
 
 use crate::machine::{Origin, Unit};
@@ -23,8 +24,9 @@ pub struct Service {
     pub after: &'static [&'static str],
     /// Capabilities.
     pub capabilities: &'static [Capability],
-    /// Whether it may read the device's private keys.
-    pub keys: bool,
+    /// Further groups: that of those who may read the device's private keys, that of the devices
+    /// that guests use.
+    pub groups: &'static [u32],
     /// Paths that it may read,
     pub read: &'static [At],
     /// and write.
@@ -44,7 +46,7 @@ pub enum At {
     Host(&'static str),
 }
 
-/// A directory of `/persist` that services share, made before they start.
+/// A directory that services share or that guests pass through, made before they start.
 #[derive(Clone, Copy, Debug)]
 pub struct Area {
     /// Where, below the root.
@@ -55,22 +57,18 @@ pub struct Area {
     pub mode: u32,
 }
 
-/// The directories that services share.
+/// The directories that services share or keep for themselves.
+///
+/// Others may pass through some of them (the last bit): guests' users must reach their own files.
 pub const AREAS: &[Area] = &[
     area("persist/checkpoint", "zedagent", 0o2750),
-    area("persist/ingested", "zedagent", 0o2750),
-    area("persist/reporter", "reporter", 0o2750),
-    area("persist/nim", "nim", 0o2750),
-    area("persist/nodeagent", "nodeagent", 0o2750),
-    area("persist/vault", "volumemgr", 0o2771),
-    area("persist/vault/downloader", "downloader", 0o2770),
-    area("persist/vault/verifier", "verifier", 0o2770),
-    area("persist/vault/blobs", "volumemgr", 0o2770),
-    area("persist/vault/volumes", "volumemgr", 0o2771),
-    area("persist/clear", "volumemgr", 0o2771),
-    area("persist/clear/volumes", "volumemgr", 0o2771),
-    area("persist/domainmgr", "domainmgr", 0o2771),
-    area("persist/zedrouter", "zedrouter", 0o2750),
+    area("persist/downloads", "downloader", 0o2750),
+    area("persist/verified", "verifier", 0o2750),
+    area("persist/volumes", "volumemgr", 0o2771),
+    area("persist/domainmgr", "domainmgr", 0o2751),
+    area("persist/log/guests", "domainmgr", 0o2751),
+    area("run/hypervisor", "domainmgr", 0o2711),
+    area("run/hypervisor/kvm", "domainmgr", 0o2711),
 ];
 
 const fn area(path: &'static str, owner: &'static str, mode: u32) -> Area {
@@ -82,7 +80,7 @@ const PLAIN: Service = Service {
     name: "",
     after: &[],
     capabilities: &[],
-    keys: false,
+    groups: &[],
     read: &[],
     write: &[],
     memory_mib: 128,
@@ -99,42 +97,37 @@ pub const SERVICES: &[Service] = &[
             Capability::NetBindService,
         ],
         read: &[At::Root("config")],
-        write: &[
-            At::Root("persist/nim"),
-            At::Host("/proc/sys/net"),
-            At::Host("/dev/net/tun"),
-        ],
+        write: &[At::Host("/proc/sys/net")],
         ..PLAIN
     },
     Service {
         name: "nodeagent",
-        write: &[At::Root("persist/nodeagent")],
         ..PLAIN
     },
     Service {
         name: "zedagent",
         after: &["nim", "nodeagent"],
-        keys: true,
-        write: &[
-            At::Root("config"),
-            At::Root("persist/checkpoint"),
-            At::Root("persist/ingested"),
-        ],
+        groups: &[ids::KEYS_GID],
+        write: &[At::Root("config"), At::Root("persist/checkpoint")],
         memory_mib: 256,
         ..PLAIN
     },
     Service {
         name: "downloader",
         after: &["nim"],
-        write: &[At::Root("persist/vault/downloader")],
+        read: &[
+            At::Root("config/root-certificate.pem"),
+            At::Root("config/v2tlsbaseroot-certificates.pem"),
+        ],
+        write: &[At::Root("persist/downloads")],
         memory_mib: 512,
         heartbeat_s: 120,
         ..PLAIN
     },
     Service {
         name: "verifier",
-        read: &[At::Root("persist/vault/downloader")],
-        write: &[At::Root("persist/vault/verifier")],
+        read: &[At::Root("persist/downloads")],
+        write: &[At::Root("persist/verified")],
         memory_mib: 256,
         heartbeat_s: 120,
         ..PLAIN
@@ -142,7 +135,8 @@ pub const SERVICES: &[Service] = &[
     Service {
         name: "volumemgr",
         after: &["downloader", "verifier"],
-        write: &[At::Root("persist/vault"), At::Root("persist/clear")],
+        read: &[At::Root("persist/verified")],
+        write: &[At::Root("persist/volumes")],
         // Its qemu-img processes count as its own.
         memory_mib: 1024,
         heartbeat_s: 120,
@@ -156,39 +150,30 @@ pub const SERVICES: &[Service] = &[
             Capability::NetRaw,
             Capability::NetBindService,
         ],
-        write: &[
-            At::Root("persist/zedrouter"),
-            At::Host("/proc/sys/net"),
-            At::Host("/dev/net/tun"),
-        ],
+        groups: &[ids::GUESTS_GID],
+        write: &[At::Host("/proc/sys/net"), At::Host("/dev/net/tun")],
         memory_mib: 256,
         ..PLAIN
     },
     Service {
         name: "domainmgr",
-        // Guests' disks, sockets and consoles are handed to each guest's own user; taps and vCPUs
-        // are probed; passed-through devices are bound to vfio.
+        // Disks, sockets and consoles are handed to each guest's own user and looked after there.
         capabilities: &[
             Capability::Chown,
             Capability::Fowner,
             Capability::DacOverride,
-            Capability::NetAdmin,
-            Capability::Kill,
         ],
         after: &["volumemgr", "zedrouter"],
+        groups: &[ids::GUESTS_GID],
+        read: &[At::Root("persist/volumes"), At::Root("persist/log")],
         write: &[
+            At::Root("run/hypervisor"),
             At::Root("persist/domainmgr"),
-            At::Root("persist/vault/volumes"),
-            At::Root("persist/clear/volumes"),
+            At::Root("persist/log/guests"),
             At::Host("/dev/kvm"),
             At::Host("/dev/net/tun"),
             At::Host("/dev/vhost-net"),
-            At::Host("/dev/vfio"),
-            At::Host("/dev/hugepages"),
-            At::Host("/sys/bus"),
-            At::Host("/sys/devices"),
         ],
-        read: &[At::Root("persist/vault/blobs")],
         memory_mib: 512,
         ..PLAIN
     },
@@ -200,9 +185,8 @@ pub const SERVICES: &[Service] = &[
     Service {
         name: "reporter",
         after: &["zedagent"],
-        keys: true,
-        read: &[At::Root("config"), At::Root("persist")],
-        write: &[At::Root("persist/reporter")],
+        groups: &[ids::KEYS_GID],
+        read: &[At::Root("config")],
         memory_mib: 256,
         ..PLAIN
     },
@@ -226,9 +210,7 @@ impl Service {
         let mut spec = UnitSpec::new(name, program.to_string_lossy(), self.uid())
             .args(["--root".to_owned(), root.to_string_lossy().into_owned()])
             .capabilities(self.capabilities.iter().copied());
-        if self.keys {
-            spec.sandbox.groups.push(ids::KEYS_GID);
-        }
+        spec.sandbox.groups = self.groups.to_vec();
         let resolve = |paths: &[At]| {
             paths
                 .iter()
@@ -239,11 +221,12 @@ impl Service {
                 .collect::<Vec<_>>()
         };
         let mut read = resolve(self.read);
-        read.extend(resolve(&[At::Root("run"), At::Root("persist/status")]));
+        read.extend(layout::shared_dirs(root));
+        // What a program finds in `/etc` on a device.
+        read.push(root.join("etc"));
         let mut write = resolve(self.write);
-        for parent in ["run", "run/.bus-tmp", "persist/status", "persist/crash"] {
-            write.push(root.join(parent).join(self.name));
-        }
+        write.extend(layout::service_dirs(root, self.name));
+        write.push(root.join("persist/crash").join(self.name));
         spec.sandbox.paths = Some(Paths {
             read,
             write,
@@ -363,6 +346,17 @@ mod tests {
                 .iter()
                 .any(|path| root.join("config").starts_with(path))
         );
+    }
+
+    #[test]
+    fn what_a_row_writes_is_made_before_it_starts() {
+        for service in SERVICES {
+            for path in service.write {
+                let At::Root(path) = path else { continue };
+                let made = *path == "config" || AREAS.iter().any(|area| area.path == *path);
+                assert!(made, "{} writes {path}", service.name);
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a unit can't do, seen from inside.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use units::{Capability, Client, ExitKind, Limits, Paths, UnitSpec, Units, ids};
 
@@ -160,4 +160,36 @@ fn the_memory_limit_kills_the_unit_and_only_it() {
         "{}",
         status.last_exit
     );
+}
+
+#[test]
+#[cfg_attr(not(has_tun), ignore = "no /dev/net/tun")]
+fn devices_of_guests_open_for_their_group_and_stay_as_they_are_for_the_machine() {
+    let node = "/dev/net/tun";
+    let mode = || {
+        let metadata = fs::metadata(node).unwrap();
+        (metadata.permissions().mode(), metadata.gid())
+    };
+    let before = mode();
+    let mut device = Device::start(&[]);
+    let script = format!("exec 3<> {node} && echo open");
+    let mut guest =
+        UnitSpec::new(name("domainmgr/g"), "/bin/sh", ids::GUEST_UID_FIRST).args(["-c", &script]);
+    guest.sandbox.gid = ids::GUESTS_GID;
+    guest.sandbox.paths = Some(Paths {
+        write: vec![node.into()],
+        ..Paths::default()
+    });
+    let (kind, log) = run(&device, guest.clone());
+    assert_eq!((kind, log.as_str()), (ExitKind::Code(0), "open\n"));
+    // Without the rule or without the group it does not open.
+    guest.sandbox.paths = Some(Paths::default());
+    assert_ne!(run(&device, guest.clone()).0, ExitKind::Code(0));
+    guest.sandbox.paths = None;
+    guest.sandbox.gid = ids::GUEST_UID_FIRST + 1;
+    let open_to_all = before.0 & 0o006 == 0o006;
+    assert_eq!(run(&device, guest).0 == ExitKind::Code(0), open_to_all);
+    assert_eq!(mode(), before);
+    device.terminate();
+    assert_eq!(mode(), before);
 }

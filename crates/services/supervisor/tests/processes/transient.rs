@@ -53,6 +53,7 @@ fn a_service_runs_its_units_from_start_to_end() {
             .phase
             .pid()
             .unwrap();
+        until("both were up", || device.log("zedrouter/dns") == "up\nup\n");
         client.stop(&unit).await.unwrap();
         let end = client.wait(&unit).await.unwrap();
         assert_eq!(end.last_exit.unwrap().kind, ExitKind::Signal(15));
@@ -68,7 +69,6 @@ fn a_service_runs_its_units_from_start_to_end() {
         pid
     });
     assert!(!lives(pid));
-    assert_eq!(device.log("zedrouter/dns"), "up\nup\n");
     until("the bus forgets it", || {
         device.status("zedrouter/dns").is_none()
     });
