@@ -41,16 +41,10 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// A feed that also rings `bus` on every change. It starts with everything to be looked at.
+    /// A feed that also rings `bus` on every change. It starts empty.
     pub(crate) fn new(bus: watch::Sender<u64>) -> Self {
-        let pending = Pending {
-            touched: true,
-            rescan: true,
-            rearm: false,
-            names: HashMap::new(),
-        };
         Self {
-            pending: Mutex::new(pending),
+            pending: Mutex::default(),
             wake: Notify::new(),
             bus,
         }
@@ -141,7 +135,6 @@ mod tests {
         let (bus, mut changed) = watch::channel(0);
         changed.mark_unchanged();
         let feed = Feed::new(bus);
-        assert!(feed.take().unwrap().rescan);
         assert!(feed.take().is_none());
         assert!(feed.row("a"));
         feed.offer(

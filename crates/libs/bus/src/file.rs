@@ -22,7 +22,7 @@ use crate::{
     feed::Feed,
     file::{layout::Layout, watch::Watch, write::FileWriter},
     lock::Lock,
-    store::{Known, Raw, ReadyMark, Store, Summary, Writer},
+    store::{Known, Raw, ReadyMark, Stamp, Store, Summary, Writer},
     topic::Place,
 };
 
@@ -70,6 +70,10 @@ impl Store for FileStore {
         sink: &mut dyn FnMut(Raw),
     ) -> Result<Vec<String>, BusError> {
         read::scan(&self.layout.topic(place), known, sink)
+    }
+
+    fn version(&self, place: &Place) -> Result<Option<Stamp>, BusError> {
+        read::version(&self.layout.topic(place))
     }
 
     fn fetch(&self, place: &Place, name: &str) -> Result<Option<Raw>, BusError> {

@@ -122,6 +122,16 @@ impl Store for MemoryStore {
         Ok(there.unwrap_or_default())
     }
 
+    fn version(&self, place: &Place) -> Result<Option<Stamp>, BusError> {
+        Ok(self.with(place, |table| Stamp {
+            id: table.versions,
+            size: 0,
+            mtime: 0,
+            ctime: 0,
+            settled: true,
+        }))
+    }
+
     fn fetch(&self, place: &Place, name: &str) -> Result<Option<Raw>, BusError> {
         Ok(self
             .with(place, |table| {
@@ -242,6 +252,7 @@ impl Writer for MemoryWriter {
         Ok(self.with(|table| {
             table.last_good.remove(key);
             let there = table.rows.remove(key).is_some();
+            table.versions += 1;
             if there {
                 table.tell(|feed| feed.row(key));
             }
@@ -255,6 +266,7 @@ impl Writer for MemoryWriter {
 
     fn quarantine(&mut self, name: &str, restore: bool) -> Result<(), BusError> {
         self.with(|table| {
+            table.versions += 1;
             if let Some(row) = table.rows.remove(name) {
                 table.quarantine.insert(name.to_owned(), row.json);
             }

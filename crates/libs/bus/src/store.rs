@@ -88,6 +88,9 @@ pub(crate) trait Store: Send + Sync {
         known: &dyn Known,
         sink: &mut dyn FnMut(Raw),
     ) -> Result<Vec<String>, BusError>;
+    /// The version of the table as a whole, `None` if there is none: no row has come, gone or been replaced while it is
+    /// [`Stamp::still`] the same.
+    fn version(&self, place: &Place) -> Result<Option<Stamp>, BusError>;
     /// One row, `None` if it is not there.
     fn fetch(&self, place: &Place, name: &str) -> Result<Option<Raw>, BusError>;
     /// The copy that was kept of an earlier version of a row.

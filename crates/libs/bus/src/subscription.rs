@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a reader waits before it tries again after an error such as a lack of descriptors.
 const RETRY: Duration = Duration::from_secs(1);
+/// From this many rows on it matters how often they are looked at.
+const MANY: usize = 500;
 /// How often a reader starts over at once because the writer changed under it.
 const ATTEMPTS: usize = 8;
 
@@ -107,14 +109,36 @@ impl<T: Object> Subscription<T> {
         store: Arc<dyn Store>,
         feed: Feed,
     ) -> Result<Self, BusError> {
-        let feed = Arc::new(feed);
-        store.attach(&place, &feed)?;
-        Ok(Self {
+        let view = Mutex::new(View::new(migration, always));
+        let subscription = Self {
             place,
             store,
-            feed,
-            view: Mutex::new(View::new(migration, always)),
-        })
+            feed: Arc::new(feed),
+            view,
+        };
+        // A first look before the watch begins: reading many files while watching them would make as many events.
+        let before = subscription.store.version(&subscription.place)?;
+        let first = Pending {
+            rescan: true,
+            ..Pending::default()
+        };
+        let looked = subscription.catch_up(&mut subscription.view.held(), first);
+        subscription
+            .store
+            .attach(&subscription.place, &subscription.feed)?;
+        // From here on changes are noted. What changed before is found by comparing everything, which can be saved for a
+        // large table that nobody touched.
+        let quiet = before.is_some_and(|before| {
+            let after = subscription.store.version(&subscription.place);
+            after.is_ok_and(|after| after.is_some_and(|after| before.still(&after)))
+        });
+        if !(quiet && subscription.view.held().has_many()) {
+            subscription.feed.rescan();
+        }
+        if let Err(error) = looked {
+            tracing::debug!(topic = %subscription.place, %error, "the first look failed; there will be another");
+        }
+        Ok(subscription)
     }
 
     /// The last complete table; `None` until the writer was ready once. While the writer restarts this stays as it was,
@@ -326,6 +350,11 @@ impl<T: Object> View<T> {
             version: 0,
             seen: 0,
         }
+    }
+
+    /// Whether looking at every row of a complete table takes noticeable time.
+    fn has_many(&self) -> bool {
+        self.table.as_ref().is_some_and(|table| table.len() >= MANY)
     }
 
     fn apply(&mut self, place: &Place, deltas: Vec<Delta<T>>) {

@@ -108,6 +108,15 @@ fn read_rows_beside(
     })
 }
 
+/// Changes when a file in the directory comes, goes or is replaced.
+pub(super) fn version(dir: &Path) -> Result<Option<Stamp>, BusError> {
+    match fs::symlink_metadata(dir) {
+        Ok(found) => Ok(Some(stamp_of(&found))),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error).doing("look at", dir),
+    }
+}
+
 /// One row; `None` if it isn't there.
 pub(super) fn fetch(dir: &Path, name: &str) -> Result<Option<Raw>, BusError> {
     let path = row(dir, name);

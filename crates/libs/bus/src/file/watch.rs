@@ -171,6 +171,14 @@ struct Idle {
 
 /// Takes one event. Runs on the event thread.
 fn on_event(nodes: &Mutex<Nodes>, event: notify::Result<Event>) {
+    // Every file that anybody reads is an event, too; those are many and of no interest.
+    let only_read = |event: &Event| matches!(event.kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write));
+    if event
+        .as_ref()
+        .is_ok_and(|event| only_read(event) && !event.need_rescan())
+    {
+        return;
+    }
     let idle = take_note(&mut nodes.held(), event);
     // It takes a reader as long to wake up as it takes to read the row: both at once halve the delay. In a burst only the
     // first row is read here, for then the reader is at work already.
@@ -199,9 +207,9 @@ fn take_note(nodes: &mut Nodes, event: notify::Result<Event>) -> Vec<Idle> {
         return idle;
     }
     let in_place = match event.kind {
-        // What somebody wrote in place counts when it is complete.
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_)) => return idle,
+        // What somebody writes in place counts when it is complete.
+        EventKind::Modify(ModifyKind::Data(_)) => return idle,
+        EventKind::Access(_) => true,
         EventKind::Any
         | EventKind::Create(_)
         | EventKind::Modify(_)
