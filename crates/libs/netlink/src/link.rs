@@ -5,7 +5,8 @@ use crate::{Netlink, NetlinkError, Owner};
 use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, LinkAttribute,
+    LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use std::collections::BTreeMap;
@@ -24,8 +25,10 @@ pub enum Kind {
     Veth,
     /// A tap (frames) made by or for a user process.
     Tap {
-        /// The uid that may open it, if it isn't only root.
+        /// The uid that may open it, if one was named.
         owner: Option<u32>,
+        /// The group that may open it, if one was named.
+        group: Option<u32>,
         /// Whether it stays while nobody has it open.
         persistent: bool,
     },
@@ -35,6 +38,10 @@ pub enum Kind {
 
 /// An interface.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts that the kernel keeps as flags"
+)]
 pub struct Link {
     /// The kernel's number. Not used again while the namespace lives, so it tells a new interface
     /// from an old one of the same name.
@@ -57,6 +64,10 @@ pub struct Link {
     pub lower_up: bool,
     /// The bridge that it is a port of.
     pub master: Option<String>,
+    /// Of a bridge's port: it exchanges no frames with other isolated ports.
+    pub isolated: bool,
+    /// Of a bridge: what it carries passes the IP packet filter, too.
+    pub filtered: bool,
     /// A text for people.
     pub alias: Option<String>,
 }
@@ -89,6 +100,9 @@ pub struct Bridge {
     pub name: String,
     /// Its MAC address. Without one it takes the lowest of its ports', which changes with them.
     pub mac: Option<[u8; 6]>,
+    /// Whether the IPv4 packets that it carries from port to port pass the IP packet filter
+    /// (br_netfilter), whatever the namespace's setting says.
+    pub filtered: bool,
     /// Who makes it.
     pub owner: Owner,
 }
@@ -131,6 +145,9 @@ impl Netlink {
             LinkMessageBuilder::<LinkBridge>::new(name).link_group(bridge.owner.0.into());
         if let Some(mac) = bridge.mac {
             builder = builder.address(mac.to_vec());
+        }
+        if bridge.filtered {
+            builder = builder.nf_call_iptables(true);
         }
         let what = format!("create bridge {name}");
         self.new_link(&what, builder.build(), Mode::Create).await
@@ -351,6 +368,8 @@ fn parse(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Option<Link> {
         up: flags.contains(LinkFlags::Up),
         lower_up: flags.contains(LinkFlags::LowerUp),
         master: None,
+        isolated: false,
+        filtered: false,
         alias: None,
     };
     for attribute in &message.attributes {
@@ -369,6 +388,7 @@ fn parse(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Option<Link> {
                 if let Some(kind) = kind(infos) {
                     link.kind = kind;
                 }
+                (link.isolated, link.filtered) = bridging(infos);
             }
             _ => {}
         }
@@ -396,9 +416,27 @@ fn kind(infos: &[LinkInfo]) -> Option<Kind> {
     })
 }
 
+/// Whether it is an isolated port of a bridge, and whether it is a bridge that filters.
+fn bridging(infos: &[LinkInfo]) -> (bool, bool) {
+    let (mut isolated, mut filtered) = (false, false);
+    for info in infos {
+        match info {
+            LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                isolated = port.contains(&InfoBridgePort::Isolated(true));
+            }
+            LinkInfo::Data(InfoData::Bridge(bridge)) => {
+                filtered = bridge.contains(&InfoBridge::NfCallIpTables(true));
+            }
+            _ => {}
+        }
+    }
+    (isolated, filtered)
+}
+
 /// A tun or tap interface by its attributes, whose numbers are the kernel's `IFLA_TUN_*`.
 fn tun(data: &[InfoTun]) -> Kind {
     const OWNER: u16 = 1;
+    const GROUP: u16 = 2;
     const TYPE: u16 = 3;
     const PERSIST: u16 = 6;
     let value = |kind: u16| {
@@ -408,10 +446,14 @@ fn tun(data: &[InfoTun]) -> Kind {
         Some(bytes)
     };
     let byte = |kind| value(kind).and_then(|bytes| bytes.first().copied());
-    let owner = value(OWNER).and_then(|bytes| bytes.as_slice().try_into().ok());
+    let id = |kind| {
+        let bytes = value(kind)?.as_slice().try_into().ok()?;
+        Some(u32::from_ne_bytes(bytes))
+    };
     if byte(TYPE) == u8::try_from(libc::IFF_TAP).ok() {
         return Kind::Tap {
-            owner: owner.map(u32::from_ne_bytes),
+            owner: id(OWNER),
+            group: id(GROUP),
             persistent: byte(PERSIST) == Some(1),
         };
     }

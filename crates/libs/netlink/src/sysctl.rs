@@ -53,6 +53,19 @@ impl Sysctl {
         Ok(Self(conf.join(name).join(setting)))
     }
 
+    /// A setting of one interface's neighbours: `proxy_delay`, `gc_stale_time`.
+    pub fn neighbours(
+        family: Family,
+        interface: &str,
+        setting: &'static str,
+    ) -> Result<Self, NetlinkError> {
+        let name = checked(interface)?;
+        let neigh = PathBuf::from("/proc/sys/net")
+            .join(family.directory())
+            .join("neigh");
+        Ok(Self(neigh.join(name).join(setting)))
+    }
+
     /// The value, without the newline at its end.
     pub fn get(&self) -> Result<String, NetlinkError> {
         let text = fs::read_to_string(&self.0).map_err(|source| NetlinkError::Sysctl {

@@ -1,8 +1,8 @@
 //! Tap interfaces, which are made by a device file and not by netlink.
 //!
 //! A persistent tap outlives the process that made it, so that a guest's network survives the
-//! restart of the service, and belongs to the uid of the guest's process, which opens it without
-//! privileges.
+//! restart of the service, and belongs to the user or the group of the guest's process, which opens
+//! it without privileges.
 #![allow(
     unsafe_code,
     reason = "the kernel makes taps by ioctl, for which there is no safe interface"
@@ -20,7 +20,10 @@ pub struct Tap {
     /// Its name.
     pub name: String,
     /// The uid that may open it (beside root).
-    pub user: u32,
+    pub user: Option<u32>,
+    /// The group whose members may open it; with a user too, both must fit. With neither, everybody
+    /// who may open the device file may.
+    pub group: Option<u32>,
     /// Whether it has a queue per guest CPU. Must be the same when it is opened.
     pub multi_queue: bool,
     /// Who makes it.
@@ -39,7 +42,15 @@ impl Netlink {
             source,
         };
         let file = attach(name, tap.multi_queue).map_err(refused)?;
-        set(&file, libc::TUNSETOWNER, tap.user.into()).map_err(refused)?;
+        let ids = [
+            (libc::TUNSETOWNER, tap.user),
+            (libc::TUNSETGROUP, tap.group),
+        ];
+        for (property, id) in ids {
+            if let Some(id) = id {
+                set(&file, property, id.into()).map_err(refused)?;
+            }
+        }
         self.set_owner(name, tap.owner).await?;
         set(&file, libc::TUNSETPERSIST, 1).map_err(refused)
     }
@@ -82,7 +93,7 @@ fn attach(name: &str, multi_queue: bool) -> io::Result<File> {
 
 /// Sets a property of the tap whose value is a number.
 fn set(tap: &File, property: libc::Ioctl, value: libc::c_ulong) -> io::Result<()> {
-    // SAFETY: the descriptor is open for the whole call, and both properties that are set here
+    // SAFETY: the descriptor is open for the whole call, and the properties that are set here
     // take their argument as a number; no memory is passed.
     let result = unsafe { libc::ioctl(tap.as_raw_fd(), property, value) };
     if result < 0 {

@@ -15,6 +15,7 @@ fn bridge(name: &str) -> Bridge {
     Bridge {
         name: name.to_owned(),
         mac: None,
+        filtered: false,
         owner: Owner::NIM,
     }
 }

@@ -13,6 +13,7 @@ fn bridge(name: &str) -> Bridge {
     Bridge {
         name: name.to_owned(),
         mac: Some(MAC),
+        filtered: false,
         owner: Owner::ZEDROUTER,
     }
 }
@@ -20,7 +21,8 @@ fn bridge(name: &str) -> Bridge {
 fn tap(name: &str) -> Tap {
     Tap {
         name: name.to_owned(),
-        user: 1234,
+        user: Some(1234),
+        group: None,
         multi_queue: false,
         owner: Owner::ZEDROUTER,
     }
@@ -78,6 +80,7 @@ fn a_tap_stays_belongs_to_its_user_and_can_be_opened_by_it() {
         let links = netlink.links().await.unwrap();
         let wanted = Kind::Tap {
             owner: Some(1234),
+            group: None,
             persistent: true,
         };
         assert_eq!(links["vif1"].kind, wanted);
@@ -102,6 +105,21 @@ fn a_tap_stays_belongs_to_its_user_and_can_be_opened_by_it() {
         let reason = opened_by(1235, "vif1").unwrap_err();
         assert!(reason.contains("not permitted"), "{reason}");
         opened_by(1234, "vif1").unwrap();
+
+        let shared = Tap {
+            user: None,
+            group: Some(1234),
+            ..tap("vif3")
+        };
+        netlink.create_tap(&shared).await.unwrap();
+        let wanted = Kind::Tap {
+            owner: None,
+            group: Some(1234),
+            persistent: true,
+        };
+        assert_eq!(netlink.links().await.unwrap()["vif3"].kind, wanted);
+        opened_by(1235, "vif3").unwrap_err();
+        opened_by(1234, "vif3").unwrap();
 
         netlink.delete_link("vif1").await.unwrap();
         assert!(!netlink.links().await.unwrap().contains_key("vif1"));
@@ -147,6 +165,7 @@ fn properties_are_set_one_by_one() {
         let vif = &links["vif1"];
         assert_eq!(vif.master.as_deref(), Some("bn1"));
         assert_eq!(vif.alias.as_deref(), Some("application one"));
+        assert!(vif.isolated && !links["bn1"].filtered);
         assert_eq!((vif.mtu, vif.mac), (1400, Some([2, 0, 0, 0, 0, 9])));
         assert_eq!((vif.kind.clone(), vif.owner), (Kind::Veth, Owner::NIM));
         assert_eq!(links["far1"].owner, Owner::NIM);
@@ -161,6 +180,13 @@ fn properties_are_set_one_by_one() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert!(netlink.links().await.unwrap()["vif1"].lower_up);
+
+        let filtered = Bridge {
+            filtered: true,
+            ..bridge("bn2")
+        };
+        netlink.create_bridge(&filtered).await.unwrap();
+        assert!(netlink.links().await.unwrap()["bn2"].filtered);
 
         netlink.set_master("vif1", None).await.unwrap();
         netlink.set_up("vif1", false).await.unwrap();

@@ -103,6 +103,9 @@ pub const UDP_TARGET: Field<Ports> = Field::new("udp dport", Kind::Port);
 pub const PORT_SOURCE: Field<Ports> = Field::new("th sport", Kind::Port);
 /// Destination port of whatever protocol has one where TCP has; match [`PROTOCOL`] first.
 pub const PORT_TARGET: Field<Ports> = Field::new("th dport", Kind::Port);
+/// Destination port that the first packet of the connection had before any translation; match
+/// [`PROTOCOL`] first.
+pub const PORT_ORIGINAL_TARGET: Field<Ports> = Field::new("ct original proto-dst", Kind::Port);
 /// Type of an ICMP message: 8 is an echo request.
 pub const ICMP_TYPE: Field<u8> = Field::new("icmp type", Kind::IcmpType);
 /// Type of an ICMPv6 message: 128 is an echo request, 133 to 137 are neighbour discovery.
