@@ -109,7 +109,20 @@ fn plain(line: &str) -> String {
             plain.push(c);
         }
     }
-    plain.trim().chars().take(LINE_MAX).collect()
+    shortened(plain.trim())
+}
+
+/// A long line without its middle: QEMU quotes whole arguments before it says what is wrong.
+fn shortened(line: &str) -> String {
+    let length = line.chars().count();
+    if length <= LINE_MAX {
+        return line.to_owned();
+    }
+    let head = LINE_MAX / 4;
+    let tail = length - (LINE_MAX - head - 5);
+    let begin: String = line.chars().take(head).collect();
+    let end: String = line.chars().skip(tail).collect();
+    format!("{begin} ... {end}")
 }
 
 /// Of QEMU's log, what was written since it was started: its lines begin with the time, and those
@@ -136,9 +149,10 @@ mod tests {
     fn the_last_lines_are_plain_and_few() {
         let output = b"a\n\x1b[1;31mred\x1b[0m\r\n\x00\x07\nlogin: \xff";
         assert_eq!(last_lines(output), ["a", "red", "login: \u{fffd}"]);
-        let many = "x\n".repeat(100) + &"y".repeat(1000);
+        let many = "x\n".repeat(100) + &"y".repeat(1000) + "the cause";
         let lines = last_lines(many.as_bytes());
         assert_eq!((lines.len(), lines[LINES - 1].len()), (LINES, LINE_MAX));
+        assert!(lines[LINES - 1].ends_with("the cause"));
         assert!(last_lines(b"\x1b[").is_empty() && last_lines(b"\x1b").is_empty());
     }
 

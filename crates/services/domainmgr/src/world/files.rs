@@ -354,6 +354,9 @@ mod tests {
                 .unwrap()
                 .contains_key(&config.app)
         );
+        fs::write(&places.uefi_vars, "").unwrap();
+        remove(&places, false).unwrap();
+        assert!(places.uefi_vars.exists() && places.console.exists());
         remove(&places, true).unwrap();
         remove(&places, true).unwrap();
         assert!(kept(root.path()).unwrap().is_empty());
