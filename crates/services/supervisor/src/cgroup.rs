@@ -60,9 +60,9 @@ impl Cgroups {
         }
     }
 
-    /// Whether limits can be enforced at all.
-    pub(crate) fn are_there(&self) -> bool {
-        self.layout != Layout::Absent
+    /// Whether a unit has a group.
+    pub(crate) fn has(&self, unit: &UnitName) -> bool {
+        self.paths(unit).first().is_some_and(|path| path.is_dir())
     }
 
     /// Makes the group of a unit and sets its limits.
@@ -318,6 +318,7 @@ fn remove_patiently(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used)]
     use super::*;
 
     const SPLIT: &str = "\
@@ -341,6 +342,44 @@ mod tests {
             choose("garbage\n - \n a - b", |_| String::new()),
             Layout::Absent
         );
+    }
+
+    #[test]
+    fn limits_in_the_unified_hierarchy_are_delegated_step_by_step() {
+        let mount = tempfile::tempdir().expect("a directory");
+        let unit: UnitName = "zedrouter/dns".parse().expect("a name");
+        let cgroups = Cgroups {
+            layout: Layout::Unified(mount.path().to_owned()),
+            instance: "lab".into(),
+        };
+        let group = mount.path().join("eve/lab/zedrouter+dns");
+        make(&group).expect("a directory");
+        // Files that only some kernels have are written only where they are.
+        fs::write(group.join("cpu.max"), "").expect("a file");
+        let limits = Limits {
+            memory_bytes: Some(5 << 20),
+            cpu_percent: Some(150),
+        };
+        cgroups.create(&unit, limits).expect("limits");
+        let read = |path: &Path, file: &str| fs::read_to_string(path.join(file)).ok();
+        assert_eq!(read(&group, "memory.max").as_deref(), Some("5242880"));
+        assert_eq!(read(&group, "cpu.max").as_deref(), Some("150000 100000"));
+        assert_eq!(read(&group, "memory.oom.group"), None);
+        for above in ["", "eve", "eve/lab"] {
+            let control = read(&mount.path().join(above), "cgroup.subtree_control");
+            assert!(control.is_some(), "{above:?} lets its children be limited");
+        }
+        assert_eq!(read(&group, "cgroup.subtree_control"), None);
+        cgroups.enter(&unit, 77).expect("moved");
+        assert_eq!(cgroups.processes(&unit), [77]);
+        fs::write(group.join("memory.events"), "oom 3\noom_kill 2\n").expect("a file");
+        assert_eq!(cgroups.out_of_memory_kills(&unit), 2);
+        assert_eq!(cgroups.units(), [unit]);
+        cgroups
+            .create(&"nim".parse().expect("a name"), Limits::default())
+            .expect("no limits");
+        let group = mount.path().join("eve/lab/nim");
+        assert_eq!(read(&group, "memory.max").as_deref(), Some("max"));
     }
 
     #[test]

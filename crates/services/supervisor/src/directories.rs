@@ -118,12 +118,20 @@ fn failed(what: &'static str, path: &Path) -> impl Fn(io::Error) -> DirectoryErr
 }
 
 fn make_one(path: &Path, wanted: &Directory) -> Result<(), DirectoryError> {
+    let made = !path.exists();
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(path).map_err(failed("create", path))?;
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => other.map_err(failed("create", path))?,
+    }
+    if made && wanted.path.starts_with("persist") {
+        // Services sync what they write; the names of the directories above are ours to sync.
+        let above = path.parent().unwrap_or(path);
+        fs::File::open(above)
+            .and_then(|above| above.sync_all())
+            .map_err(failed("sync the directory of", path))?;
     }
     let is = fs::metadata(path).map_err(failed("look at", path))?;
     // The device's own `/run` and `/persist` stay as the image has them.

@@ -342,10 +342,10 @@ impl World {
         Ok(())
     }
 
-    /// Kills what is left of a unit besides its main process. Without control groups that is its
+    /// Kills what is left of a unit besides its main process. Without a control group that is its
     /// session's process group, if `leader` (its pid) has just ended.
     fn kill_group(&self, name: &UnitName, leader: Option<u32>) {
-        if !self.cgroups.are_there() {
+        if !self.cgroups.has(name) {
             let group = leader.and_then(|pid| i32::try_from(pid).ok());
             if let Some(group) = group {
                 // No such group: nothing was left.

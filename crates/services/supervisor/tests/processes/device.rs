@@ -215,31 +215,16 @@ impl Device {
 
     fn cgroups(&self) -> Vec<PathBuf> {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let id = self.dir.path().to_str().unwrap();
         let mut groups = Vec::new();
         for line in mounts.lines() {
             let fields: Vec<_> = line.split(' ').collect();
             if !fields[2].starts_with("cgroup") {
                 continue;
             }
-            let Ok(instances) = fs::read_dir(Path::new(fields[1]).join("eve")) else {
-                continue;
-            };
-            for instance in instances.flatten().map(|entry| entry.path()) {
-                let mut units = subdirectories(&instance);
-                let ours = units.iter().any(|unit| {
-                    processes(unit).iter().any(|pid| {
-                        let environment = fs::read_to_string(format!("/proc/{pid}/cmdline"));
-                        environment.is_ok_and(|text| text.contains(id))
-                    })
-                });
-                let named = instance
-                    .file_name()
-                    .is_some_and(|file| file.to_string_lossy() == self.instance());
-                if ours || named {
-                    groups.append(&mut units);
-                    groups.push(instance);
-                }
+            let instance = Path::new(fields[1]).join("eve").join(self.instance());
+            if instance.is_dir() {
+                groups.append(&mut subdirectories(&instance));
+                groups.push(instance);
             }
         }
         groups

@@ -32,6 +32,7 @@ fn a_service_runs_its_units_from_start_to_end() {
             .unwrap();
 
         let before = first.phase.pid().unwrap();
+        until("it is up", || device.log("zedrouter/dns") == "up\n");
         client.restart(&unit).await.unwrap();
         watch
             .wait_for(|table| {
