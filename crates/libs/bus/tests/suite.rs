@@ -8,6 +8,14 @@ use bus::{Bus, BusError, Rows, Topic};
 use serde_json::json;
 use world::{KEPT_PORTS, PORTS, Port, World, port, stays, table, until, until_is};
 
+/// Services keep these across threads.
+const fn shared_between_threads<T: Send + Sync>() {}
+const _: () = {
+    shared_between_threads::<Bus>();
+    shared_between_threads::<bus::Publisher<Port>>();
+    shared_between_threads::<bus::Subscription<Port>>();
+};
+
 /// A writer whose directory would be elsewhere.
 const ELSEWHERE: Topic<Port> = Topic::run("../nim", "PortStatus");
 

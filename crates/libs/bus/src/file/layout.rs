@@ -1,12 +1,12 @@
 //! Where the bus keeps its files, and who may read them.
 //!
-//! Directories are 0750 and files 0640. The group comes from the directory above: whoever sets a device up calls
-//! [`prepare`] for each service, which makes its directories with the set-group-id bit, and everything below inherits.
+//! Directories are 0750 and files 0640. The group comes from the directory above: whoever sets a device up makes the
+//! [`service_dirs`] of each service with the service as owner and the set-group-id bit, and everything below inherits.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -44,27 +44,6 @@ pub fn service_dirs(root: &Path, service: &str) -> [PathBuf; 4] {
 pub fn shared_dirs(root: &Path) -> [PathBuf; 2] {
     let layout = Layout::new(root.to_owned());
     [layout.base(false), layout.base(true)]
-}
-
-/// Makes the directories of `service`, for whoever sets up a device. With `owner` (uid, gid) they get that owner, and
-/// whatever is made in them the group. Repeating it is fine.
-pub fn prepare(root: &Path, service: &str, owner: Option<(u32, u32)>) -> Result<(), BusError> {
-    Place::new(service, "check", false)?;
-    for dir in service_dirs(root, service) {
-        if let Some(above) = dir.parent() {
-            fs::create_dir_all(above).doing("create", above)?;
-        }
-        make_dir(&dir)?;
-        let Some((uid, gid)) = owner else { continue };
-        let found = fs::symlink_metadata(&dir).doing("look at", &dir)?;
-        if !found.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::NotADirectory)).doing("use", dir);
-        }
-        lchown(&dir, Some(uid), Some(gid)).doing("set the owner of", &dir)?;
-        fs::set_permissions(&dir, Permissions::from_mode(DIR_MODE | SET_GROUP_ID))
-            .doing("set the mode of", &dir)?;
-    }
-    Ok(())
 }
 
 /// The paths below one root.
@@ -165,16 +144,21 @@ pub(super) fn row(dir: &Path, name: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::os::unix::fs::chown;
+
     use super::*;
 
     #[test]
-    fn prepared_directories_pass_their_group_on() {
+    fn directories_pass_their_group_on() {
         let root = tempfile::tempdir().unwrap();
         // Only the super-user can give directories away; the set-group-id bit works for everybody.
         let owner = fs::metadata(root.path()).unwrap();
         let gid = if owner.uid() == 0 { 4711 } else { owner.gid() };
-        prepare(root.path(), "nim", Some((owner.uid(), gid))).unwrap();
-        prepare(root.path(), "nim", Some((owner.uid(), gid))).unwrap();
+        for dir in service_dirs(root.path(), "nim") {
+            fs::create_dir_all(&dir).unwrap();
+            chown(&dir, None, Some(gid)).unwrap();
+            fs::set_permissions(&dir, Permissions::from_mode(0o2750)).unwrap();
+        }
         let layout = Layout::new(root.path().to_owned());
         for persistent in [false, true] {
             let place = Place::new("nim", "Port", persistent).unwrap();
@@ -182,16 +166,5 @@ mod tests {
             let made = fs::metadata(layout.topic(&place)).unwrap();
             assert_eq!((made.gid(), made.mode() & 0o7777), (gid, 0o2750));
         }
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_a_directory_is_not_given_away() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("run")).unwrap();
-        std::os::unix::fs::symlink("/etc", root.path().join("run/nim")).unwrap();
-        assert!(matches!(
-            prepare(root.path(), "nim", Some((0, 0))),
-            Err(BusError::Io { .. })
-        ));
     }
 }
