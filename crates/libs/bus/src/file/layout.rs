@@ -102,7 +102,15 @@ impl Layout {
                     .skip(1)
                     .take_while(|above| above.starts_with(&self.root))
                 {
-                    sync_dir(above)?;
+                    match sync_dir(above) {
+                        // Whoever made a directory that we may not read has made it durable.
+                        Err(BusError::Io { source, .. })
+                            if source.kind() == io::ErrorKind::PermissionDenied =>
+                        {
+                            break;
+                        }
+                        done => done?,
+                    }
                 }
             }
         }
