@@ -1,0 +1,52 @@
+# The menu. Everything runs from a clean clone on Debian 12 as root.
+# FILTER=word  tests whose name contains the word      ONCE=1  the demo without a terminal
+
+# What the product and its tests call: guests, networks, images, certificates of tests.
+PACKAGES := qemu-system-x86 qemu-utils seabios ovmf dnsmasq-base nftables iproute2 conntrack busybox \
+	mtools syslinux syslinux-common fdisk xorriso genisoimage kmod mmdebstrap e2fsprogs curl gcc libc6-dev make git ca-certificates
+SERVICES := -p supervisor -p zedagent -p reporter -p zedmanager -p volumemgr -p downloader -p verifier -p domainmgr \
+	-p zedrouter -p nim -p nodeagent -p eve -p evc -p lab -p demo
+CARGO := cargo --locked
+
+.PHONY: help deps build demo test check bench lab docs clean
+
+help:
+	@echo "deps   install what a fresh machine lacks"
+	@echo "demo   a controller and a device on this machine, until Ctrl-C (ONCE=1: prove it and end)"
+	@echo "test   every test (FILTER=word: those whose name contains it)"
+	@echo "check  format, lints, licences, the tree's own rules"
+	@echo "bench  figures, as tables and in target/bench/"
+	@echo "lab    the lab command (ARGS=\"up --uplinks 2\")"
+	@echo "docs   write the generated pages"
+
+deps:
+	@sh .ci/deps $(PACKAGES)
+
+build: deps
+	$(CARGO) build $(SERVICES)
+
+demo: build
+	target/debug/demo $(if $(ONCE),--once)
+
+test: build
+	$(CARGO) nextest run --workspace $(if $(FILTER),-E 'test($(FILTER))' --no-tests pass)
+
+check: deps
+	cargo fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	cargo xtask check
+	sh .ci/deny
+
+bench: build
+	$(CARGO) build --release $(SERVICES) -p bench
+	target/release/bench all
+
+lab: build
+	target/debug/lab $(ARGS)
+
+docs:
+	cargo xtask docs
+
+clean:
+	-target/debug/lab gc
+	rm -rf target
