@@ -115,9 +115,16 @@ impl<T: Object> Publisher<T> {
         if self.rows.get(key) == Some(object) {
             return Ok(false);
         }
-        self.restore_if_lost()?;
-        self.put(key, object, Durable::Now)?;
+        // Whether the directory is still ours is looked at afterwards: readers need not wait for that.
+        if let Err(error) = self.put(key, object, Durable::Now) {
+            if self.writer.intact()? {
+                return Err(error);
+            }
+            self.restore_if_lost()?;
+            self.put(key, object, Durable::Now)?;
+        }
         self.keep(key, object);
+        self.restore_if_lost()?;
         Ok(true)
     }
 

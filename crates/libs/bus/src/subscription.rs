@@ -151,7 +151,7 @@ impl<T: Object> Subscription<T> {
         view.table.clone()
     }
 
-    /// Whether the writer is ready now, as far as was seen when the rows were last asked for.
+    /// The generation of the table, `None` while its writer is not ready; as of the last [`rows`](Self::rows).
     pub fn generation(&self) -> Option<u64> {
         self.view.held().mark.map(|mark| mark.generation)
     }
