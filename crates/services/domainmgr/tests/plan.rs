@@ -3,6 +3,8 @@
 
 mod fake;
 
+use std::time::Duration;
+
 use agent::{Clock, Runtime};
 use bus::{Bus, Publisher, Rows};
 use jiff::Timestamp;
@@ -85,9 +87,19 @@ impl Device {
     /// Lets time pass in small steps with turns in between, as the loop would.
     async fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds.div_ceil(5) {
-            tokio::time::advance(std::time::Duration::from_secs(5)).await;
+            tokio::time::advance(Duration::from_secs(5)).await;
+            for _ in 0..4 {
+                self.short_turn().await;
+            }
             self.settle().await;
         }
+    }
+
+    /// A turn that does not wait for what it began.
+    async fn short_turn(&mut self) {
+        // An error is tried again by the loop.
+        let _ = self.domainmgr.turn().await;
+        tokio::time::advance(Duration::from_millis(10)).await;
     }
 
     fn status(&self, n: u128) -> Option<DomainStatus> {
@@ -154,6 +166,26 @@ async fn a_guest_that_ignores_the_button_is_ended_after_the_grace() {
     device.pass(15).await;
     assert_eq!(device.status(1), None);
     assert!(device.fake.is_clean(app(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_is_wanted_again_while_halting_is_started_anew_at_once() {
+    let mut device = Device::new();
+    device.want(&[config(1)]);
+    device.settle().await;
+    device.fake.deafen(app(1));
+    device.want(&[DomainConfig {
+        activate: false,
+        ..config(1)
+    }]);
+    device.settle().await;
+    device.want(&[config(1)]);
+    device.pass(30).await;
+    let status = device.status(1).unwrap();
+    assert!(matches!(status.phase, DomainPhase::Halting { .. }));
+    device.pass(40).await;
+    assert!(device.is_running(1));
+    assert_eq!((device.fake.starts(app(1)), device.fault(1)), (2, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,12 +336,12 @@ async fn an_idle_device_publishes_little() {
     let first = metric();
     device.fake.burn(app(1), 300_000_000);
     for _ in 0..30 {
-        tokio::time::advance(std::time::Duration::from_secs(31)).await;
+        tokio::time::advance(Duration::from_secs(31)).await;
         device.domainmgr.settle().await.unwrap();
         assert_eq!(metric(), first);
     }
     device.fake.burn(app(1), 3_000_000_000);
-    tokio::time::advance(std::time::Duration::from_secs(31)).await;
+    tokio::time::advance(Duration::from_secs(31)).await;
     device.domainmgr.settle().await.unwrap();
     assert_ne!(metric(), first);
 }
@@ -400,13 +432,12 @@ async fn happen(device: &mut Device, wanted: &mut Vec<DomainConfig>, what: Happe
         Happening::Restart => device.restart(),
         Happening::Turns(n) => {
             for _ in 0..n {
-                let _ = device.domainmgr.turn().await;
-                tokio::task::yield_now().await;
+                device.short_turn().await;
             }
         }
         Happening::Pass(seconds) => {
-            tokio::time::advance(std::time::Duration::from_secs(seconds.into())).await;
-            let _ = device.domainmgr.turn().await;
+            tokio::time::advance(Duration::from_secs(seconds.into())).await;
+            device.short_turn().await;
         }
         Happening::Away(away) => device.fake.set_away(away),
         Happening::RefuseToBoot(n, refuse) => device.fake.refuse_to_boot(app(n), refuse),

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use agent::{Clock, Failure, Progress, World};
@@ -436,14 +437,14 @@ impl World<Domainmgr> for Fake {
         })
     }
 
-    /// Every action takes a moment, before and after its effect.
+    /// Every action takes its time, before and after its effect: turns come in between.
     async fn apply(&self, action: Do, _: Progress) -> Result<(), Failure> {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
         if self.state().life != self.life {
             std::future::pending::<()>().await;
         }
         let result = self.act(action);
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
         result
     }
 }
