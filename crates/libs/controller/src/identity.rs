@@ -113,7 +113,8 @@ pub fn load_or_create(
         None if !made => return Err(IdentityError::KeyLost(cert_path)),
         None => {
             let key = new_key(random)?;
-            write(&key_path, key.as_bytes(), 0o600)?;
+            // The group is that of the directory: those of the device's services that sign.
+            write(&key_path, key.as_bytes(), 0o640)?;
             key.into_bytes()
         }
     };

@@ -86,7 +86,7 @@ fn an_identity_is_made_once() {
             .unwrap()
             .permissions(),
     );
-    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(mode & 0o777, 0o640);
 }
 
 #[test]

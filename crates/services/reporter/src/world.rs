@@ -56,7 +56,13 @@ impl Evc {
             Failure::of(Code::OnboardIdentity, "identity", e).transient()
         };
         let partition = ConfigPartition::read(&self.config_dir).map_err(|e| failure(&e))?;
-        let read = |name: &str| std::fs::read(self.config_dir.join(name)).map_err(|e| failure(&e));
+        let read = |name: &str| {
+            let path = self.config_dir.join(name);
+            std::fs::read(&path).map_err(|e| {
+                let text = format!("cannot read {}: {e}", path.display());
+                Failure::new(Code::OnboardIdentity, "identity", text).transient()
+            })
+        };
         let key = SoftwareKey::from_pem(
             "device",
             &read("device.cert.pem")?,
