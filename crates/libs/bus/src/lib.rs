@@ -53,6 +53,7 @@ use crate::{feed::Feed, file::FileStore, memory::MemoryStore, store::Store};
 pub use crate::{
     error::{BusError, DecodeError},
     file::layout,
+    memory::MemoryControl,
     publisher::{Changes, Publisher, Quarantined},
     raw::TopicInfo,
     subscription::Subscription,
@@ -76,6 +77,13 @@ impl Bus {
     /// An empty bus in memory with the same behaviour. It acts as nobody until [`acting_as`](Self::acting_as).
     pub fn memory() -> Self {
         Self::new(Arc::new(MemoryStore::default()), String::new())
+    }
+
+    /// A bus in memory with a hand on what reboots and kills do to it.
+    pub fn memory_with_control() -> (Self, MemoryControl) {
+        let store = MemoryStore::default();
+        let control = store.control();
+        (Self::new(Arc::new(store), String::new()), control)
     }
 
     /// The same bus with another identity, and a [`changed`](Self::changed) of its own.

@@ -1,9 +1,12 @@
 //! The bus in memory, for tests: the behaviour of the file store without its files.
 //!
 //! Objects are kept as JSON here too, so that what doesn't survive serialization fails in every test.
+//! [`MemoryControl`] does to it what reboots and kills do to the files.
 
 use std::{
     collections::BTreeMap,
+    io,
+    path::PathBuf,
     sync::{Arc, Mutex, Weak},
 };
 
@@ -19,6 +22,42 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct MemoryStore {
     tables: Arc<Mutex<BTreeMap<Place, Table>>>,
+    limits: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+/// What happens to a device around its bus in memory. For tests of whole devices.
+#[derive(Clone)]
+pub struct MemoryControl {
+    tables: Arc<Mutex<BTreeMap<Place, Table>>>,
+    limits: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+impl MemoryControl {
+    /// A reboot: topics that are not persistent are gone as if they had never been published. Whoever wrote or read
+    /// them has ended before.
+    pub fn wipe_run(&self) {
+        for (place, table) in self.tables.held().iter_mut() {
+            if !place.persistent {
+                let feeds = std::mem::take(&mut table.feeds);
+                *table = Table {
+                    feeds,
+                    versions: table.versions + 1,
+                    ..Table::default()
+                };
+                table.tell(Feed::rescan);
+            }
+        }
+    }
+
+    /// A kill: `service` gets `writes` more rows written, then every write fails until [`revive`](Self::revive).
+    pub fn kill_after(&self, service: &str, writes: u64) {
+        self.limits.held().insert(service.to_owned(), writes);
+    }
+
+    /// Ends what [`kill_after`](Self::kill_after) began.
+    pub fn revive(&self, service: &str) {
+        self.limits.held().remove(service);
+    }
 }
 
 #[derive(Default)]
@@ -72,6 +111,13 @@ impl Table {
 }
 
 impl MemoryStore {
+    pub(crate) fn control(&self) -> MemoryControl {
+        MemoryControl {
+            tables: Arc::clone(&self.tables),
+            limits: Arc::clone(&self.limits),
+        }
+    }
+
     fn open(&self, place: &Place, take_over: bool) -> Box<dyn Writer> {
         let mut tables = self.tables.held();
         let table = tables.entry(place.clone()).or_default();
@@ -81,6 +127,7 @@ impl MemoryStore {
         }
         Box::new(MemoryWriter {
             tables: Arc::clone(&self.tables),
+            limits: Arc::clone(&self.limits),
             place: place.clone(),
         })
     }
@@ -196,6 +243,7 @@ impl Store for MemoryStore {
 
 struct MemoryWriter {
     tables: Arc<Mutex<BTreeMap<Place, Table>>>,
+    limits: Arc<Mutex<BTreeMap<String, u64>>>,
     place: Place,
 }
 
@@ -203,6 +251,22 @@ impl MemoryWriter {
     fn with<R>(&self, change: impl FnOnce(&mut Table) -> R) -> R {
         let mut tables = self.tables.held();
         change(tables.entry(self.place.clone()).or_default())
+    }
+
+    /// Counts a write; refused after the last one that a killed service has left.
+    fn may_write(&self) -> Result<(), BusError> {
+        match self.limits.held().get_mut(&self.place.service) {
+            Some(0) => Err(BusError::Io {
+                action: "write",
+                path: PathBuf::from(self.place.to_string()),
+                source: io::Error::other("the service was killed"),
+            }),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -228,6 +292,7 @@ impl Writer for MemoryWriter {
     }
 
     fn put(&mut self, key: &str, json: &[u8], _durable: Durable) -> Result<(), BusError> {
+        self.may_write()?;
         let persistent = self.place.persistent;
         self.with(|table| {
             let stamp = table.stamp(json.len());
@@ -249,6 +314,7 @@ impl Writer for MemoryWriter {
     }
 
     fn delete(&mut self, key: &str, _durable: Durable) -> Result<bool, BusError> {
+        self.may_write()?;
         Ok(self.with(|table| {
             table.last_good.remove(key);
             let there = table.rows.remove(key).is_some();
@@ -287,6 +353,7 @@ impl Writer for MemoryWriter {
     }
 
     fn set_ready(&mut self) -> Result<u64, BusError> {
+        self.may_write()?;
         Ok(self.with(|table| {
             let stamp = table.stamp(0);
             table.generation += 1;
@@ -297,5 +364,45 @@ impl Writer for MemoryWriter {
             table.tell(Feed::mark);
             table.generation
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::{Bus, Topic};
+
+    const RUN: Topic<u32> = Topic::run("nim", "Run");
+    const KEPT: Topic<u32> = Topic::persist("nim", "Kept");
+
+    #[test]
+    fn a_reboot_takes_what_is_not_persistent() {
+        let (bus, control) = Bus::memory_with_control();
+        let nim = bus.acting_as("nim");
+        for topic in [&RUN, &KEPT] {
+            let mut publisher = nim.publisher(topic).unwrap();
+            publisher.publish("a", &1).unwrap();
+            publisher.set_ready().unwrap();
+        }
+        control.wipe_run();
+        assert_eq!(bus.read(&RUN).unwrap(), None);
+        assert_eq!(bus.read(&KEPT).unwrap().unwrap()["a"], 1);
+        assert_eq!(bus.topics().unwrap().len(), 1);
+        assert!(nim.publisher(&RUN).unwrap().rows().is_empty());
+    }
+
+    #[test]
+    fn a_killed_writer_leaves_what_it_had_written() {
+        let (bus, control) = Bus::memory_with_control();
+        let mut publisher = bus.acting_as("nim").publisher(&RUN).unwrap();
+        control.kill_after("nim", 1);
+        publisher.publish("a", &1).unwrap();
+        publisher.publish("b", &1).unwrap_err();
+        publisher.unpublish("a").unwrap_err();
+        publisher.set_ready().unwrap_err();
+        control.revive("nim");
+        let mut next = bus.acting_as("nim").publisher(&RUN).unwrap();
+        assert_eq!(next.rows().keys().collect::<Vec<_>>(), ["a"]);
+        next.set_ready().unwrap();
     }
 }
