@@ -1,0 +1,235 @@
+//! `bench bus`: the bus beside the floor of the machine.
+
+pub mod latency;
+pub mod peer;
+pub mod raw;
+pub mod single;
+pub mod stream;
+pub mod tables;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    report::{Table, figure, machine, rounded, write},
+    stats::Summary,
+    stop::Stop,
+};
+use latency::{Delay, Lane, Rate};
+use single::Durable;
+use stream::Stream;
+use tables::Sync;
+
+/// Readers of the lane that shows what many readers cost.
+const MANY: usize = 10;
+/// Rows of that lane.
+const MANY_SIZE: u64 = 100;
+
+/// What is measured, and how often.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Objects for each delay.
+    #[arg(long, default_value_t = 3000)]
+    pub samples: u32,
+    /// Microseconds between two of them.
+    #[arg(long, default_value_t = 2000)]
+    pub pace: u64,
+    /// Numbers of rows.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000, 10_000])]
+    pub sizes: Vec<u64>,
+    /// Numbers of rows that a new subscriber reads.
+    #[arg(long, value_delimiter = ',', default_values_t = [1000, 10_000, 100_000])]
+    pub sync_sizes: Vec<u64>,
+    /// Repetitions of everything that takes long.
+    #[arg(long, default_value_t = 15)]
+    pub turns: u32,
+    /// Where run topics are: as on a device, in memory.
+    #[arg(long, default_value = "/dev/shm")]
+    pub memory: PathBuf,
+    /// Where persistent topics are: as on a device, on a disk.
+    #[arg(long, default_value = "target/bench")]
+    pub disk: PathBuf,
+    /// Where the result goes.
+    #[arg(long, default_value = "target/bench/bus.json")]
+    pub out: PathBuf,
+}
+
+/// All figures.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    delays: Vec<Delay>,
+    rates: Vec<Rate>,
+    unchanged: Vec<(u64, Summary)>,
+    sync: Vec<Sync>,
+    late: Summary,
+    durable: Durable,
+}
+
+/// Measures, prints and writes.
+pub fn run(options: &Options, stop: &Stop) -> Result<()> {
+    let before = machine();
+    let memory = scratch(&options.memory)?;
+    let disk = scratch(&options.disk)?;
+    let figures = measure(options, memory.path(), disk.path(), stop)?;
+    for table in tables_of(&figures, options) {
+        println!("{table}");
+    }
+    let mut result = json_of(&figures);
+    result["machine"] = before;
+    write(&options.out, &result)
+}
+
+fn scratch(above: &Path) -> Result<tempfile::TempDir> {
+    fs::create_dir_all(above).with_context(|| format!("make {}", above.display()))?;
+    let dir = tempfile::Builder::new()
+        .prefix("eve-bench-")
+        .tempdir_in(above);
+    dir.with_context(|| format!("make a directory in {}", above.display()))
+}
+
+fn measure(options: &Options, memory: &Path, disk: &Path, stop: &Stop) -> Result<Figures> {
+    let mut lanes = vec![Lane::new("floor", Stream::raw(&memory.join("raw"))?)];
+    for &size in &options.sizes {
+        lanes.push(Lane::new(size.to_string(), Stream::bus(memory, size, 1)?));
+    }
+    let many = Stream::bus(memory, MANY_SIZE, MANY)?;
+    lanes.push(Lane::new(format!("{MANY_SIZE}, {MANY} readers"), many));
+    let pause = Duration::from_micros(options.pace);
+    let delays = latency::delays(&mut lanes, options.samples, pause, stop)?;
+    lanes.pop();
+    let count = (options.samples / 2).max(1);
+    let rates = latency::rates(&mut lanes, options.turns, count, stop)?;
+    drop(lanes);
+    let unchanged = options.sizes.iter().map(|&size| {
+        stop.check()?;
+        Ok((size, tables::unchanged(memory, size, options.turns)?))
+    });
+    let unchanged = unchanged.collect::<Result<_>>()?;
+    let sync = options.sync_sizes.iter();
+    let sync = sync.map(|&size| tables::sync(memory, size, options.turns, stop));
+    Ok(Figures {
+        delays,
+        rates,
+        unchanged,
+        sync: sync.collect::<Result<_>>()?,
+        late: single::late_publisher(memory, options.turns * 4, stop)?,
+        durable: single::durable(disk, (options.samples / 10).max(1), stop)?,
+    })
+}
+
+fn tables_of(figures: &Figures, options: &Options) -> Vec<Table> {
+    let columns = ["rows", "p10", "p50", "p90", "p99", "MAD", "x floor"];
+    let title = format!(
+        "publish -> handler in another process, 1 KB, one every {} us, {} samples, us",
+        options.pace, options.samples
+    );
+    let mut delays = Table::new(title, &columns);
+    for Delay { name, us, ratio } in &figures.delays {
+        delays.row(cells(name, us, Some(*ratio)));
+    }
+    let mut rates = Table::new(
+        "publishes at full speed, per second",
+        &["rows", "median", "MAD", "until handled", "x floor's time"],
+    );
+    for rate in &figures.rates {
+        rates.row([
+            rate.name.clone(),
+            figure(rate.publishes.p50),
+            figure(rate.publishes.mad),
+            figure(rate.through.p50),
+            figure(rate.ratio),
+        ]);
+    }
+    let mut unchanged = Table::new("unchanged publish, ns", &columns[..6]);
+    for (size, ns) in &figures.unchanged {
+        unchanged.row(cells(&size.to_string(), ns, None));
+    }
+    let mut sync = Table::new(
+        "a new subscriber reads the table, rows per second",
+        &["rows", "median", "MAD", "floor", "x floor's time"],
+    );
+    for one in &figures.sync {
+        sync.row([
+            one.size.to_string(),
+            figure(one.keys_per_s.p50),
+            figure(one.keys_per_s.mad),
+            figure(one.floor_per_s.p50),
+            figure(one.ratio),
+        ]);
+    }
+    let mut single = Table::new("single events, us", &columns);
+    single.row(cells("publisher that starts later", &figures.late, None));
+    let durable = &figures.durable;
+    single.row(cells(
+        "write, fdatasync, rename, fsync",
+        &durable.floor,
+        None,
+    ));
+    let persistent = cells("persistent publish", &durable.publish, Some(durable.ratio));
+    single.row(persistent);
+    vec![delays, rates, unchanged, sync, single]
+}
+
+fn cells(name: &str, summary: &Summary, ratio: Option<f64>) -> Vec<String> {
+    let Summary {
+        count: _,
+        p10,
+        p50,
+        p90,
+        p99,
+        mad,
+    } = *summary;
+    let figures = [p10, p50, p90, p99, mad].into_iter().chain(ratio);
+    let names = std::iter::once(name.to_owned());
+    names.chain(figures.map(figure)).collect()
+}
+
+fn json_of(figures: &Figures) -> Value {
+    let (floor, with_bus) = match figures.delays.split_first() {
+        Some((floor, rest)) => (floor.us, rest),
+        None => (Summary::default(), [].as_slice()),
+    };
+    // The lane with many readers comes last and is no table size.
+    let (many, sizes) = match with_bus.split_last() {
+        Some((many, rest)) => (many.clone(), rest),
+        None => (Delay::default(), [].as_slice()),
+    };
+    let rates = figures.rates.get(1..).unwrap_or_default();
+    let floor_rate = figures.rates.first().map_or(0.0, |rate| rate.publishes.p50);
+    let sync = &figures.sync;
+    json!({
+        "floor_p50_us": rounded(floor.p50),
+        "floor_p99_us": rounded(floor.p99),
+        "publish_to_handler_p50_us": by_size(sizes.iter().map(|d| (d.name.clone(), d.us.p50))),
+        "publish_to_handler_p99_us": by_size(sizes.iter().map(|d| (d.name.clone(), d.us.p99))),
+        "publish_to_handler_x_floor": by_size(sizes.iter().map(|d| (d.name.clone(), d.ratio))),
+        "readers_10_p50_us": rounded(many.us.p50),
+        "readers_10_x_floor": rounded(many.ratio),
+        "publishes_per_s": by_size(rates.iter().map(|r| (r.name.clone(), r.publishes.p50))),
+        "handled_per_s": by_size(rates.iter().map(|r| (r.name.clone(), r.through.p50))),
+        "floor_publishes_per_s": rounded(floor_rate),
+        "unchanged_ns": by_size(figures.unchanged.iter().map(|(size, ns)| (size.to_string(), ns.p50))),
+        "sync_keys_per_s": by_size(sync.iter().map(|s| (s.size.to_string(), s.keys_per_s.p50))),
+        "floor_sync_keys_per_s": by_size(sync.iter().map(|s| (s.size.to_string(), s.floor_per_s.p50))),
+        "late_publisher_p50_us": rounded(figures.late.p50),
+        "late_publisher_p99_us": rounded(figures.late.p99),
+        "persistent_p50_us": rounded(figures.durable.publish.p50),
+        "floor_persistent_p50_us": rounded(figures.durable.floor.p50),
+        "persistent_x_floor": rounded(figures.durable.ratio),
+    })
+}
+
+fn by_size(figures: impl Iterator<Item = (String, f64)>) -> Value {
+    Value::Object(
+        figures
+            .map(|(size, value)| (size, rounded(value)))
+            .collect::<Map<_, _>>(),
+    )
+}

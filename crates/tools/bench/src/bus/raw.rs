@@ -1,0 +1,159 @@
+//! The floor: the same files and the same notice as the bus, by bare system calls, without JSON, types or readiness.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Read, Write},
+    mem::MaybeUninit,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+
+use crate::object::Stamp;
+
+/// As long as the object that the bus publishes.
+const SIZE: usize = 1024;
+const HEAD: usize = 17;
+
+/// Replaces one file by rename.
+#[derive(Debug)]
+pub struct RawWriter {
+    dir: PathBuf,
+    staged: PathBuf,
+    target: PathBuf,
+    durable: bool,
+}
+
+impl RawWriter {
+    /// A writer of one file in `dir/watched`; a `durable` one has each version on the medium when [`put`](Self::put)
+    /// returns.
+    pub fn new(dir: &Path, durable: bool) -> Result<Self> {
+        let watched = dir.join("watched");
+        fs::create_dir_all(&watched).with_context(|| format!("make {}", watched.display()))?;
+        Ok(Self {
+            staged: dir.join("staged"),
+            target: watched.join("object.json"),
+            dir: watched,
+            durable,
+        })
+    }
+
+    /// The directory in which the file appears.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes a new version.
+    pub fn put(&mut self, stamp: Stamp) -> Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&self.staged)?;
+        file.write_all(&encode(stamp))?;
+        if self.durable {
+            file.sync_data()?;
+        }
+        drop(file);
+        fs::rename(&self.staged, &self.target)?;
+        if self.durable {
+            File::open(&self.dir)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+/// Learns of renames by inotify and reads the file.
+pub struct RawWatcher {
+    notices: OwnedFd,
+    target: PathBuf,
+}
+
+impl RawWatcher {
+    /// Watches the directory of a [`RawWriter`].
+    pub fn new(dir: &Path) -> Result<Self> {
+        let notices = init(CreateFlags::CLOEXEC)?;
+        add_watch(&notices, dir, WatchFlags::MOVED_TO | WatchFlags::ONLYDIR)
+            .with_context(|| format!("watch {}", dir.display()))?;
+        Ok(Self {
+            notices,
+            target: dir.join("object.json"),
+        })
+    }
+
+    /// Calls `each` with every version that is seen until it fails.
+    pub fn follow(&self, mut each: impl FnMut(Stamp) -> Result<()>) -> Result<()> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut notices = Reader::new(&self.notices, &mut buffer);
+        loop {
+            notices.next()?;
+            let mut bytes = [0; SIZE];
+            File::open(&self.target)?.read_exact(&mut bytes)?;
+            each(decode(&bytes)?)?;
+        }
+    }
+}
+
+/// Reads every file of a directory, one after the other; how many there were.
+pub fn read_all(dir: &Path) -> Result<usize> {
+    let mut count = 0;
+    let mut bytes = vec![0; 64 * 1024];
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            let read = File::open(path)?.read(&mut bytes)?;
+            ensure!(read > 0, "an empty file");
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+fn encode(stamp: Stamp) -> [u8; SIZE] {
+    let mut bytes = [b'x'; SIZE];
+    bytes[..8].copy_from_slice(&stamp.seq.to_le_bytes());
+    bytes[8..16].copy_from_slice(&stamp.sent_ns.to_le_bytes());
+    bytes[16] = u8::from(stamp.last);
+    bytes
+}
+
+fn decode(bytes: &[u8; SIZE]) -> Result<Stamp> {
+    let number =
+        |at: usize| -> Result<u64> { Ok(u64::from_le_bytes(bytes[at..at + 8].try_into()?)) };
+    Ok(Stamp {
+        seq: number(0)?,
+        sent_ns: number(8)?,
+        last: bytes[HEAD - 1] != 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_watcher_sees_what_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = RawWriter::new(dir.path(), true).unwrap();
+        let watcher = RawWatcher::new(writer.dir()).unwrap();
+        let stamp = Stamp {
+            seq: 1,
+            sent_ns: 2,
+            last: true,
+        };
+        writer.put(stamp).unwrap();
+        let mut seen = None;
+        let end = watcher.follow(|stamp| {
+            seen = Some(stamp);
+            anyhow::bail!("enough")
+        });
+        assert!(end.is_err() && seen == Some(stamp));
+        assert_eq!(read_all(writer.dir()).unwrap(), 1);
+    }
+}
