@@ -148,6 +148,13 @@ pub const ITEMS: &[ItemSpec] = &[
         255,
         "Highest cost of a port that downloads may use.",
     ),
+    ItemSpec {
+        name: "network.fallback.any.eth",
+        kind: ItemKind::TriState {
+            default: "disabled",
+        },
+        help: "Use DHCP on every Ethernet port when no configured port exists, though one has worked before.",
+    },
     int(
         "timer.boot.retry",
         600,

@@ -264,6 +264,15 @@ pub struct DhcpLease {
     pub server: IpAddr,
     /// When it was given.
     pub obtained: Timestamp,
+    /// Device uptime at that time, in seconds, which no setting of the clock moves.
+    #[serde(default)]
+    pub obtained_uptime: u64,
     /// How long it is valid, in seconds.
     pub lease_seconds: u32,
+    /// After so many seconds its server is asked for more time.
+    #[serde(default)]
+    pub renew_seconds: u32,
+    /// After so many seconds any server is asked for more time.
+    #[serde(default)]
+    pub rebind_seconds: u32,
 }
