@@ -27,7 +27,8 @@ pub(crate) fn install(dir: PathBuf, service: &'static str) {
             "Location": info.location().map(ToString::to_string),
             "Backtrace": Backtrace::force_capture().to_string(),
         });
-        let name = format!("{}.json", at.as_nanosecond());
+        // Names in the order of time, also those of a clock that was not set yet.
+        let name = format!("{:020}.json", at.as_nanosecond().max(0));
         // A panic hook can only try.
         let written = fs::create_dir_all(&dir)
             .and_then(|()| fs::write(dir.join(name), format!("{report:#}\n")));

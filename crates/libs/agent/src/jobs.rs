@@ -35,6 +35,8 @@ pub struct Backoff {
     pub permanent: Option<Duration>,
 }
 
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 impl Default for Backoff {
     fn default() -> Self {
         Self {
@@ -55,7 +57,11 @@ impl Backoff {
         } else {
             self.permanent?
         };
-        Some(base.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)))
+        // A year is for ever, and far from what a duration or a date can't hold.
+        Some(
+            base.min(FOR_EVER)
+                .mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)),
+        )
     }
 }
 
@@ -134,7 +140,8 @@ impl Jobs {
     }
 }
 
-/// Through which a slow action tells how far it is.
+/// Through which a slow action tells how far it is. Work on another thread (`spawn_blocking`) goes on
+/// when its action is cancelled; if it holds a clone, the next action on the subject waits for its end.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     state: Arc<Mutex<Progressed>>,
@@ -166,6 +173,12 @@ impl Progress {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// True when nobody else holds it: the action is over, and so is every thread that it started and
+    /// that holds a clone.
+    pub(crate) fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.state) == 1
     }
 
     fn update(&self, change: impl FnOnce(&mut Progressed)) {

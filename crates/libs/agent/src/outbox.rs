@@ -32,52 +32,96 @@ impl Outbox {
         &self.topics
     }
 
-    /// Publishes in order, removes in reverse order, then marks each topic as ready.
-    /// Goes on after an error with what is left and returns the first one.
-    /// Returns how many rows changed, and whether the service reads one of them back.
-    pub(crate) fn flush(
-        self,
-        tables: &mut Tables,
-        ready: &mut BTreeSet<&'static str>,
-    ) -> Result<(usize, bool), BusError> {
-        let mut first = Ok(());
-        let mut changed = BTreeMap::<&str, usize>::new();
-        let mut note = |name: &'static str, result: Result<usize, BusError>| match result {
-            Ok(n) => *changed.entry(name).or_default() += n,
-            Err(error) => {
-                warn!(%error, "cannot publish");
-                if first.is_ok() {
-                    first = Err(error);
-                }
-            }
-        };
+    /// Publishes in order, removes in reverse order, then marks each topic as ready whose rows are all
+    /// there. Goes on after an error with what is left: a row that cannot be written keeps no other back.
+    pub(crate) fn flush(self, tables: &mut Tables, ready: &mut BTreeSet<&'static str>) -> Flushed {
+        let mut flushed = Flushed::default();
+        let mut failed = BTreeSet::new();
         for table in &self.tables {
-            note(table.name(), table.publish(tables));
+            let done = table.publish(tables);
+            flushed.note(table.as_ref(), done, &mut failed);
         }
         for table in self.tables.iter().rev() {
-            note(table.name(), table.prune(tables));
+            let done = table.prune(tables);
+            flushed.note(table.as_ref(), done, &mut failed);
         }
         for table in &self.tables {
-            if !ready.contains(table.name()) {
-                let result = table.set_ready(tables);
-                if result.is_ok() {
+            // Readers take a ready table for a complete one and remove what it does not name.
+            if !ready.contains(table.name()) && !failed.contains(table.name()) {
+                let error = table.set_ready(tables).err();
+                if error.is_none() {
                     ready.insert(table.name());
                 }
-                note(table.name(), result.map(|()| 0));
+                flushed.note(table.as_ref(), Done { rows: 0, error }, &mut failed);
             }
         }
-        let again = changed
-            .iter()
-            .any(|(name, n)| *n > 0 && tables.reads_back(name));
-        first.map(|()| (changed.values().sum(), again))
+        for (name, rows) in &flushed.changed {
+            tables.changed(name);
+            flushed.again |= *rows > 0 && tables.reads_back(name);
+        }
+        flushed
+    }
+}
+
+/// What became of a report.
+#[derive(Default)]
+pub(crate) struct Flushed {
+    /// Rows that changed, per topic.
+    changed: BTreeMap<&'static str, usize>,
+    /// The service reads one of them back.
+    pub(crate) again: bool,
+    /// The first error.
+    pub(crate) error: Option<BusError>,
+    /// A row that must survive power cuts is not written: nothing may be done that relies on it.
+    pub(crate) hold: bool,
+}
+
+impl Flushed {
+    /// How many rows changed.
+    pub(crate) fn rows(&self) -> usize {
+        self.changed.values().sum()
+    }
+
+    fn note(&mut self, table: &dyn Pending, done: Done, failed: &mut BTreeSet<&'static str>) {
+        *self.changed.entry(table.name()).or_default() += done.rows;
+        if let Some(error) = done.error {
+            warn!(topic = table.name(), %error, "cannot publish");
+            self.hold |= table.is_persistent();
+            self.error.get_or_insert(error);
+            failed.insert(table.name());
+        }
+    }
+}
+
+/// Rows that changed, and the first error.
+#[derive(Default)]
+struct Done {
+    rows: usize,
+    error: Option<BusError>,
+}
+
+impl Done {
+    fn failed(error: BusError) -> Self {
+        Self {
+            rows: 0,
+            error: Some(error),
+        }
+    }
+
+    fn note<T>(&mut self, result: Result<T, BusError>) {
+        match result {
+            Ok(_) => self.rows += 1,
+            Err(error) => drop(self.error.get_or_insert(error)),
+        }
     }
 }
 
 /// A table of any type, to be published.
 trait Pending: Send {
     fn name(&self) -> &'static str;
-    fn publish(&self, tables: &mut Tables) -> Result<usize, BusError>;
-    fn prune(&self, tables: &mut Tables) -> Result<usize, BusError>;
+    fn is_persistent(&self) -> bool;
+    fn publish(&self, tables: &mut Tables) -> Done;
+    fn prune(&self, tables: &mut Tables) -> Done;
     fn set_ready(&self, tables: &mut Tables) -> Result<(), BusError>;
 }
 
@@ -91,27 +135,33 @@ impl<T: Object> Pending for Table<T> {
         self.topic.name()
     }
 
-    fn publish(&self, tables: &mut Tables) -> Result<usize, BusError> {
-        let Some(publisher) = tables.publisher(&self.topic) else {
-            return Ok(0);
+    fn is_persistent(&self) -> bool {
+        self.topic.is_persistent()
+    }
+
+    fn publish(&self, tables: &mut Tables) -> Done {
+        let publisher = match tables.publisher(&self.topic) {
+            Ok(publisher) => publisher,
+            Err(error) => return Done::failed(error),
         };
-        let mut changed = 0;
+        let mut done = Done::default();
         for (key, row) in &self.rows {
             let old = publisher.rows().get(key);
             if old == Some(row) {
                 continue;
             }
             log_change(&self.topic, key, old, row);
-            publisher.publish(key, row)?;
-            changed += 1;
+            done.note(publisher.publish(key, row));
         }
-        Ok(changed)
+        done
     }
 
-    fn prune(&self, tables: &mut Tables) -> Result<usize, BusError> {
-        let Some(publisher) = tables.publisher(&self.topic) else {
-            return Ok(0);
+    fn prune(&self, tables: &mut Tables) -> Done {
+        let publisher = match tables.publisher(&self.topic) {
+            Ok(publisher) => publisher,
+            Err(error) => return Done::failed(error),
         };
+        let mut done = Done::default();
         let gone: Vec<String> = publisher
             .rows()
             .keys()
@@ -120,16 +170,13 @@ impl<T: Object> Pending for Table<T> {
             .collect();
         for key in &gone {
             info!(topic = self.topic.name(), key, "removed");
-            publisher.unpublish(key)?;
+            done.note(publisher.unpublish(key));
         }
-        Ok(gone.len())
+        done
     }
 
     fn set_ready(&self, tables: &mut Tables) -> Result<(), BusError> {
-        match tables.publisher(&self.topic) {
-            Some(publisher) => publisher.set_ready().map(|_| ()),
-            None => Ok(()),
-        }
+        tables.publisher(&self.topic)?.set_ready().map(|_| ())
     }
 }
 

@@ -56,7 +56,8 @@ impl Boot {
 /// `fn main() -> ExitCode { agent::run::<Zedrouter, _, _, _>(Kernel::open) }`.
 ///
 /// Exit codes: 0 stopped as asked or `--once` settled, 1 the world or the bus cannot be
-/// opened, 2 wrong flags, 3 `--once` did not settle, 4 `--once` waits for inputs.
+/// opened, 2 wrong flags, 3 `--once` did not settle, 4 `--once` waits for inputs, 5 `--once` settled
+/// but something failed and would be tried again.
 pub fn run<S, W, F, Opening>(open: F) -> ExitCode
 where
     S: Service,
@@ -132,7 +133,17 @@ where
     }
     if flags.once {
         return match runtime.settle().await {
-            Ok(Settled::Quiet) => ExitCode::SUCCESS,
+            Ok(Settled::Quiet) => {
+                let faults = runtime.faults();
+                for fault in &faults {
+                    eprintln!("{}: {fault}", S::NAME);
+                }
+                if faults.is_empty() {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::from(5)
+                }
+            }
             Ok(Settled::Waiting(topics)) => {
                 eprintln!("{}: waits for {}", S::NAME, topics.join(", "));
                 ExitCode::from(4)

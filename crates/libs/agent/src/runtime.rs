@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use bus::Bus;
-use model::{code::Code, topics::CONFIG_ITEMS};
+use bus::{Bus, BusError};
+use model::{code::Code, fault::Fault, topics::CONFIG_ITEMS};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::{
     sync::{Notify, mpsc},
@@ -31,6 +31,10 @@ const QUICK_LIMIT: Duration = Duration::from_secs(20);
 const COALESCE: Duration = Duration::from_millis(20);
 /// How long running tasks may take to end when the service is stopped.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// How soon a cancelled action is looked at again that something else waits for.
+const END_LOOK: Duration = Duration::from_millis(50);
+/// How soon a topic that could not be subscribed is tried again.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(2);
 /// Turns for progress alone are so far apart.
 const PROGRESS_PACE: Duration = Duration::from_millis(500);
 
@@ -77,6 +81,8 @@ pub struct Runtime<S: Service, W> {
     rng: SmallRng,
     ready: BTreeSet<&'static str>,
     tasks: BTreeMap<String, Task>,
+    /// Cancelled, but a thread may still be at it.
+    ending: Vec<(String, Progress)>,
     next_task: u64,
     done: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
     progressed: Arc<Notify>,
@@ -88,6 +94,7 @@ pub struct Runtime<S: Service, W> {
 struct Task {
     number: u64,
     handle: JoinHandle<()>,
+    progress: Progress,
 }
 
 struct Ended {
@@ -108,6 +115,7 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
             rng: SmallRng::seed_from_u64(seed),
             ready: BTreeSet::new(),
             tasks: BTreeMap::new(),
+            ending: Vec::new(),
             next_task: 0,
             done: mpsc::unbounded_channel(),
             progressed: Arc::default(),
@@ -137,6 +145,13 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
         self.tables.missing()
     }
 
+    /// Actions that failed and wait for their next try, with why.
+    pub fn faults(&self) -> Vec<Fault> {
+        let jobs = self.ledger.jobs();
+        let faults = jobs.iter().filter_map(|(subject, _)| jobs.fault(subject));
+        faults.cloned().collect()
+    }
+
     /// The service's inputs, as far as it asked for them.
     pub fn inputs(&self) -> &[(&'static str, &'static str)] {
         self.tables.asked()
@@ -148,11 +163,17 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
         self.heartbeat.beat();
         self.follow_log_level();
         let Some((desired, plan)) = self.think().await? else {
+            let mut waiting_for = self.tables.missing().to_vec();
+            if waiting_for.is_empty() {
+                waiting_for.push("a row of an input".to_owned());
+            }
             return Ok(TurnOutcome {
-                waiting_for: self.tables.missing().to_vec(),
+                waiting_for,
+                wake: self.tables.is_unwatched().then_some(SUBSCRIBE_AGAIN),
                 ..TurnOutcome::default()
             });
         };
+        let unwatched = self.tables.is_unwatched().then_some(SUBSCRIBE_AGAIN);
         drop(desired);
         let Plan {
             report,
@@ -161,21 +182,23 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
         } = plan;
         let mut outbox = Outbox::default();
         report.put(&mut outbox);
-        let (changed_rows, again) =
-            outbox
-                .flush(&mut self.tables, &mut self.ready)
-                .map_err(|e| {
-                    Failure::of(Code::BusWrite, format!("service {}", S::NAME), &e).transient()
-                })?;
+        let flushed = outbox.flush(&mut self.tables, &mut self.ready);
+        let (changed_rows, again) = (flushed.rows(), flushed.again);
+        let unwritten = flushed.error.map(|e| bus_failure::<S>(&e));
         self.heartbeat.beat();
+        if let (Some(failure), true) = (&unwritten, flushed.hold) {
+            return Err(failure.clone());
+        }
 
         let decision = self.ledger.decide(&actions, self.clock.uptime());
-        for subject in &decision.cancel {
-            self.cancel(subject);
-        }
-        let (mut applied, mut started) = (0, 0);
+        self.cancel(&decision.cancel).await;
+        let (mut applied, mut started, mut blocked) = (0, 0, None);
         for action in decision.start {
             if !self.ledger.may_start(&action) {
+                continue;
+            }
+            if self.is_ending(&action.subject()) {
+                blocked = Some(END_LOOK);
                 continue;
             }
             if action.is_slow() {
@@ -187,6 +210,9 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
             }
             self.heartbeat.beat();
         }
+        if let Some(failure) = unwritten {
+            return Err(failure);
+        }
         let due = decision.due.map(|d| d.saturating_sub(self.clock.uptime()));
         Ok(TurnOutcome {
             waiting_for: Vec::new(),
@@ -195,18 +221,24 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
             applied,
             started,
             running: self.tasks.len(),
-            wake: [wake, due].into_iter().flatten().min(),
+            wake: [wake, due, blocked, unwatched].into_iter().flatten().min(),
         })
     }
 
-    /// The plan of a turn without carrying it out.
+    /// The plan of a turn without carrying it out. It leaves the bus as it is, so that it may be asked for
+    /// beside the running service; this runtime can't be used for anything else afterwards.
     pub async fn dry_turn(&mut self) -> Result<Option<Plan<S>>, Failure> {
+        self.tables.look_only();
         Ok(self.think().await?.map(|(_, plan)| plan))
     }
 
     async fn think(&mut self) -> Result<Option<(S::Desired, Plan<S>)>, Failure> {
         self.tables.begin();
-        let Some(desired) = S::read(&mut self.tables) else {
+        let desired = S::read(&mut self.tables);
+        if let Some(error) = self.tables.broken() {
+            return Err(bus_failure::<S>(&error));
+        }
+        let Some(desired) = desired else {
             return Ok(None);
         };
         let observed = timeout(OBSERVE_LIMIT, self.world.observe(&desired)).await;
@@ -240,7 +272,9 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
             if !outcome.waiting_for.is_empty() {
                 return Ok(Settled::Waiting(outcome.waiting_for));
             }
-            if outcome.running > 0 {
+            if !self.ending.is_empty() {
+                tokio::time::sleep(END_LOOK).await;
+            } else if outcome.running > 0 {
                 if let Some(ended) = self.done.1.recv().await {
                     self.finish(ended);
                 }
@@ -260,7 +294,12 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
             let began = Instant::now();
             // Marked before the turn reads, so that nothing that happens meanwhile is missed.
             bus.borrow_and_update();
-            let outcome = self.turn().await;
+            let outcome = tokio::select! {
+                biased;
+                // An action that hangs does not keep the service from ending.
+                () = &mut stop => break,
+                outcome = self.turn() => outcome,
+            };
             let wake = match outcome {
                 Ok(outcome) if outcome.applied > 0 || outcome.again => {
                     self.observe_failures = 0;
@@ -377,6 +416,7 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
         let progress = Progress::new(self.progressed.clone());
         self.ledger
             .started(action.clone(), progress.clone(), self.clock.now());
+        let kept = progress.clone();
         let (world, sender, number) = (self.world.clone(), self.done.0.clone(), self.next_task);
         self.next_task += 1;
         let object = subject.clone();
@@ -403,21 +443,41 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
                 result,
             });
         });
-        self.tasks.insert(subject, Task { number, handle });
+        let task = Task {
+            number,
+            handle,
+            progress: kept,
+        };
+        self.tasks.insert(subject, task);
     }
 
-    fn cancel(&mut self, subject: &str) {
-        if let Some(task) = self.tasks.remove(subject) {
-            debug!(subject, "cancel");
-            task.handle.abort();
+    async fn cancel(&mut self, subjects: &[String]) {
+        for subject in subjects {
+            if let Some(task) = self.tasks.remove(subject) {
+                debug!(subject, "cancel");
+                task.handle.abort();
+                self.ending.push((subject.clone(), task.progress));
+            }
         }
+        if !subjects.is_empty() {
+            // What only waits ends at once: the outer task, then the inner one.
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+        }
+        self.ending.retain(|(_, progress)| !progress.is_alone());
+    }
+
+    /// Whether a cancelled action on a subject may still be at work.
+    fn is_ending(&self, subject: &str) -> bool {
+        self.ending.iter().any(|(ending, _)| ending == subject)
     }
 
     fn follow_log_level(&mut self) {
         let Some(set) = self.on_log_level.take() else {
             return;
         };
-        let level = self.tables.get(&CONFIG_ITEMS).and_then(|rows| {
+        let level = self.tables.peek(&CONFIG_ITEMS).and_then(|rows| {
             rows.get("global")
                 .map(|items| items.log_level(S::NAME).to_owned())
         });
@@ -426,6 +486,10 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
         }
         self.on_log_level = Some(set);
     }
+}
+
+fn bus_failure<S: Service>(error: &BusError) -> Failure {
+    Failure::of(Code::BusWrite, format!("service {}", S::NAME), error).transient()
 }
 
 /// Ends the inner task when the outer one is aborted.

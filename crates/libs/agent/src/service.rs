@@ -20,7 +20,7 @@ pub trait Service: Sized + Send + Sync + 'static {
     type Report: Report;
 
     /// Reads the input tables. `tables.get(&TOPIC)?` is an input that the service cannot plan
-    /// without; `tables.get(&TOPIC)` without the question mark is one that may still be unknown.
+    /// without, `tables.peek(&TOPIC)` one that may still be unknown.
     fn read(tables: &mut Tables) -> Option<Self::Desired>;
 
     /// Decides. No I/O, no clock, no state of its own: the same turn gives the same plan.
@@ -105,15 +105,18 @@ pub trait World<S: Service>: Send + Sync + 'static {
         desired: &S::Desired,
     ) -> impl Future<Output = Result<S::Actual, Failure>> + Send;
 
-    /// Does one thing: one `match` with no decisions. Slow actions report progress and may be dropped
-    /// at any await.
+    /// Does one thing: one `match` with no decisions. It may be dropped at any await: a slow action when
+    /// it is no longer wanted, a quick one when the service is stopped. Work on another thread must hold a
+    /// clone of `progress`, so that no other action on the subject begins before it ends.
     fn apply(
         &self,
         action: S::Action,
         progress: Progress,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Resolves when the world changed by itself (a process ended, a link came up).
+    /// Resolves when the world changed by itself (a process ended, a link came up). The future is dropped
+    /// and made anew between turns: a change that happens while there is none must be kept for the next
+    /// (a `Notify` with `notify_one`, a `watch`, a socket), and waiting must be safe to cancel.
     fn changed(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }

@@ -318,3 +318,27 @@ async fn after_a_restart_the_first_turn_starts_from_what_is_observed() {
     assert_eq!((outcome.applied, outcome.changed_rows), (0, 0));
     assert_eq!(f.house.applied.load(Ordering::SeqCst), 1);
 }
+
+/// An action that never comes back, among the quick ones.
+struct Stuck;
+impl World<Electrician> for Stuck {
+    async fn observe(&self, _: &Arc<Rows<bool>>) -> Result<BTreeMap<String, bool>, Failure> {
+        Ok(BTreeMap::new())
+    }
+    async fn apply(&self, _: Switch, _: Progress) -> Result<(), Failure> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quick_action_that_hangs_does_not_keep_the_service_from_stopping() {
+    let bus = Bus::memory();
+    let mut config = bus.acting_as("house").publisher(&LAMPS).unwrap();
+    config.publish("hall", &true).unwrap();
+    config.set_ready().unwrap();
+    let clock = Clock::tokio(Timestamp::UNIX_EPOCH);
+    let runtime = Runtime::new(bus.acting_as("electrician"), Stuck, clock, 1);
+    let began = tokio::time::Instant::now();
+    runtime.run(sleep(Duration::from_secs(1))).await;
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
