@@ -123,8 +123,20 @@ impl Kernel {
             .await
             .map_err(|e| Failure::of(Code::PortDhcp, &*object, &e).transient())?;
         let news = match outcome {
-            Outcome::Granted(grant) => LeaseNews::Granted(self.lease(if_name, grant)),
-            Outcome::Refused => LeaseNews::Refused,
+            Outcome::Granted(grant) => {
+                let (address, server) = (grant.address, grant.server);
+                match ask {
+                    Ask::Discover => tracing::info!(%if_name, %address, %server, "lease"),
+                    Ask::Confirm { .. } | Ask::Renew { .. } | Ask::Rebind { .. } => {
+                        tracing::debug!(%if_name, %address, %server, "lease");
+                    }
+                }
+                LeaseNews::Granted(self.lease(if_name, grant))
+            }
+            Outcome::Refused => {
+                tracing::warn!(%if_name, ?ask, "the DHCP server takes the address back");
+                LeaseNews::Refused
+            }
             Outcome::Silent { offered } => {
                 let text = if offered {
                     "a DHCP server offered an address but did not give it"

@@ -250,7 +250,7 @@ fn a_cable_that_is_pulled_and_plugged_and_a_port_that_vanishes_are_seen_at_once(
         one.ip("link set far down");
         let status = device.when("down", |s| !of(s, "eth1").link_up).await;
         assert!(
-            began.elapsed() < Duration::from_millis(500),
+            began.elapsed() < Duration::from_secs(2),
             "{:?}",
             began.elapsed()
         );
@@ -270,7 +270,7 @@ fn a_cable_that_is_pulled_and_plugged_and_a_port_that_vanishes_are_seen_at_once(
         let status = device.when("up", both).await;
         println!("back after {:?}", began.elapsed());
         assert!(
-            began.elapsed() < Duration::from_millis(500),
+            began.elapsed() < Duration::from_secs(2),
             "{:?}",
             began.elapsed()
         );
@@ -307,6 +307,22 @@ fn a_cable_plugged_into_another_network_brings_another_address() {
         device.when("other address", is_new).await;
         println!("other network after {:?}", began.elapsed());
         assert_eq!(addresses("eth1").len(), 1);
+        device.stop().await;
+    });
+}
+
+#[test]
+fn a_first_packet_that_is_lost_costs_a_moment() {
+    in_netns(|| async {
+        let mut network = Network::new(1);
+        let mut device = Device::new();
+        let began = Instant::now();
+        device.start();
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        network.serve(&[]);
+        device.when("address", |s| first(s).is_some()).await;
+        println!("server 0.6 s late: address after {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(3));
         device.stop().await;
     });
 }
