@@ -247,16 +247,20 @@ fn network_config(view: &View<'_>, desired: &Desired) -> AppNetworkConfig {
         })
         .collect();
     if holds_its_parts(view, desired) {
-        // A running guest keeps an interface that the config no longer has until it is restarted.
+        // A running guest keeps an interface that the config no longer has until it is restarted without it.
+        let moved_on = view
+            .domain
+            .is_some_and(|d| d.incarnation == incarnation(&view.counters));
         let own = desired
             .own
             .networks
             .get(view.key)
             .map(|n| n.vifs.as_slice())
             .unwrap_or_default();
-        let dropped = own
-            .iter()
-            .filter(|old| !view.config.vifs.iter().any(|new| new.name == old.name));
+        let dropped = own.iter().filter(|old| {
+            let in_config = view.config.vifs.iter().any(|new| new.name == old.name);
+            !in_config && (!moved_on || has_interface(view, &old.name))
+        });
         vifs.extend(dropped.cloned());
     }
     AppNetworkConfig {
@@ -269,6 +273,17 @@ fn network_config(view: &View<'_>, desired: &Desired) -> AppNetworkConfig {
                 .is_some_and(|d| !matches!(d.phase, DomainPhase::Halted)),
         vifs,
     }
+}
+
+/// The guest's configuration in force has this interface. Unknown counts as yes.
+fn has_interface(view: &View<'_>, name: &str) -> bool {
+    let tap = view
+        .network
+        .and_then(|n| n.vifs.iter().find(|vif| vif.name == name));
+    let (Some(tap), Some(own)) = (tap, view.own_domain) else {
+        return true;
+    };
+    own.vifs.iter().any(|vif| vif.vif == tap.vif)
 }
 
 pub(super) fn wants_to_run(view: &View<'_>) -> bool {
