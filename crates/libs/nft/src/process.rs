@@ -117,7 +117,10 @@ impl Nft {
         args.extend([family.as_str(), id.name.as_str()]);
         let output = match self.run(what, id, &args, String::new()).await {
             Ok(output) => output,
-            Err(NftError::Refused { reason, .. }) if reason == "No such file or directory" => {
+            // It may go on with a guess: "; did you mean table x in family ip?"
+            Err(NftError::Refused { reason, .. })
+                if reason.starts_with("No such file or directory") =>
+            {
                 return Ok(None);
             }
             Err(error) => return Err(error),

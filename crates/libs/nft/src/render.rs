@@ -233,10 +233,13 @@ impl Match {
             Test::Limit(limit) => {
                 let over = if limit.over { "over " } else { "" };
                 let burst = limit.burst;
+                let packets = |n: u32, time: &str| {
+                    format!("limit rate {over}{n}/{time} burst {burst} packets")
+                };
                 match limit.rate {
-                    Rate::Packets(n) => {
-                        format!("limit rate {over}{n}/second burst {burst} packets")
-                    }
+                    Rate::Packets(n) => packets(n, "second"),
+                    Rate::PacketsPerMinute(n) => packets(n, "minute"),
+                    Rate::PacketsPerHour(n) => packets(n, "hour"),
                     Rate::Bytes(n) => {
                         format!("limit rate {over}{n} bytes/second burst {burst} bytes")
                     }

@@ -28,12 +28,16 @@ pub enum LocalAddress {
     Multicast,
 }
 
-/// How much, per second.
+/// How much, and in which time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rate {
-    /// Packets.
+    /// Packets per second.
     Packets(u32),
-    /// Bytes.
+    /// Packets per minute.
+    PacketsPerMinute(u32),
+    /// Packets per hour.
+    PacketsPerHour(u32),
+    /// Bytes per second.
     Bytes(u32),
 }
 

@@ -69,6 +69,7 @@ pub const AREAS: &[Area] = &[
     area("persist/log/guests", "domainmgr", 0o2751),
     area("run/hypervisor", "domainmgr", 0o2711),
     area("run/hypervisor/kvm", "domainmgr", 0o2711),
+    area("run/zedrouter-net", "zedrouter", 0o2750),
 ];
 
 const fn area(path: &'static str, owner: &'static str, mode: u32) -> Area {
@@ -151,7 +152,12 @@ pub const SERVICES: &[Service] = &[
             Capability::NetBindService,
         ],
         groups: &[ids::GUESTS_GID],
-        write: &[At::Host("/proc/sys/net"), At::Host("/dev/net/tun")],
+        write: &[
+            // Its resolvers run from here, as units with its own user.
+            At::Root("run/zedrouter-net"),
+            At::Host("/proc/sys/net"),
+            At::Host("/dev/net/tun"),
+        ],
         memory_mib: 256,
         ..PLAIN
     },
