@@ -73,8 +73,19 @@ pub fn part(done: u64, total: u64) -> String {
 }
 
 /// A key short enough for a line: the first group of a UUID (with the generation that follows it), the
-/// first twelve digits of a digest, anything else whole.
+/// first twelve digits of a digest, also behind one `owner/` or `kind.`; anything else whole.
 pub fn short(key: &str) -> String {
+    for mark in ['/', '.'] {
+        if let Some((before, id)) = key.split_once(mark)
+            && !id.contains(mark)
+        {
+            return format!("{before}{mark}{}", short_id(id));
+        }
+    }
+    short_id(key)
+}
+
+fn short_id(key: &str) -> String {
     let (id, rest) = match key.split_once('#') {
         Some((id, generation)) => (id, format!("#{generation}")),
         None => (key, String::new()),
@@ -136,6 +147,11 @@ mod tests {
         );
         assert_eq!(short(&"ab".repeat(32)), "abababababab");
         assert_eq!(short("eth0"), "eth0");
+        assert_eq!(
+            short("domainmgr/6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+            "domainmgr/6ba7b810"
+        );
+        assert_eq!(short("a/b/c"), "a/b/c");
     }
 
     proptest! {

@@ -110,7 +110,9 @@ fn past(
                 let older = String::from_utf8_lossy(&older);
                 let mut all: Vec<String> = older.lines().map(str::to_owned).collect();
                 // A line may have been cut in two.
-                if let (false, Some(last)) = (older.ends_with('\n'), all.pop()) {
+                if !older.ends_with('\n')
+                    && let Some(last) = all.pop()
+                {
                     match texts.first_mut() {
                         Some(first) => first.insert_str(0, &last),
                         None => all.push(last),

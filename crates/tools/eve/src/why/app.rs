@@ -46,7 +46,9 @@ impl<'a> Walk<'a> {
             }
             match (config, status) {
                 (None, None) => Some(w.missing(&d.app_configs, key, subject, "it is not there")),
-                (None, Some(status)) => Some(w.leaving(subject, status)),
+                (None, Some(status)) => w
+                    .damaged(&d.app_configs, key)
+                    .or_else(|| Some(w.leaving(subject, status))),
                 (Some(config), None) => {
                     let text = "zedmanager says nothing of it";
                     let silent = w.missing(&d.apps, key, subject, text);

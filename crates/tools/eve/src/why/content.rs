@@ -341,13 +341,13 @@ impl<'a> Walk<'a> {
                 Condition::progress(subject, "what an earlier try left is being removed")
             }
             DownloadPhase::Waiting { done_bytes: 0 } => {
-                Condition::waits(subject, format!("it waits for its turn{from}"))
+                Condition::waits(subject, format!("it waits to be fetched{from}"))
             }
             DownloadPhase::Waiting { done_bytes } => {
                 let done = words::size(*done_bytes);
                 Condition::waits(
                     subject,
-                    format!("{done} are here; it waits for its turn{from}"),
+                    format!("{done} are here; it waits to be fetched{from}"),
                 )
             }
             DownloadPhase::Downloading {

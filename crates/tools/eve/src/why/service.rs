@@ -6,7 +6,7 @@ use super::{
     Condition, Kind, Nature, Subject,
     walk::{Block, Walk},
 };
-use crate::snapshot::Supervisor;
+use crate::{snapshot::Supervisor, words};
 
 /// Topics: writer and name.
 type Inputs = &'static [(&'static str, &'static str)];
@@ -102,7 +102,7 @@ impl Walk<'_> {
     }
 
     fn look_at(&mut self, subject: Subject, status: &ServiceStatus) -> Block {
-        let name = &status.name;
+        let name = words::short(&status.name);
         match &status.phase {
             ServicePhase::Running { .. } => None,
             ServicePhase::Waiting { after } => {

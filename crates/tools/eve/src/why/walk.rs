@@ -173,7 +173,7 @@ impl<'a> Walk<'a> {
     }
 
     /// An object that is there but can't be read.
-    fn damaged<T: bus::Object>(&mut self, table: &Table<T>, key: &str) -> Block {
+    pub(super) fn damaged<T: bus::Object>(&mut self, table: &Table<T>, key: &str) -> Block {
         let object = format!("{}/{}/{key}", table.service, table.name);
         let subject = Self::subject(Kind::Object, object, "");
         if let Some(reason) = table.unreadable.get(key) {

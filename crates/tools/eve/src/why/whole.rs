@@ -92,7 +92,10 @@ pub(super) fn candidates(device: &Device) -> Vec<Candidate<Asked>> {
     }
     // Without a supervisor services are known by what they wrote.
     for topic in device.topics().into_iter().filter(|topic| topic.known) {
-        add(Asked::Service, topic.service, "");
+        // The supervisor is no unit of its own.
+        if topic.service != "supervisor" {
+            add(Asked::Service, topic.service, "");
+        }
     }
     for key in device.journal.rows.keys() {
         add(Asked::Report, key, "");
@@ -147,11 +150,13 @@ pub(super) fn answer(device: &Device, asked: Asked, key: &str) -> Answer {
         | Asked::Report => Vec::new(),
     };
     let mut chain = walk.chain;
+    let is_it =
+        |link: &super::Link| (link.subject.kind, &link.subject.key) == (subject.kind, &subject.key);
     let state = match chain.first() {
-        Some(link) if link.subject == subject => link.state.clone(),
+        Some(link) if is_it(link) => link.state.clone(),
         Some(_) | None => state(device, asked, key),
     };
-    if blocked_by.is_some() && chain.first().is_none_or(|link| link.subject != subject) {
+    if blocked_by.is_some() && !chain.first().is_some_and(is_it) {
         let state = state.clone();
         let subject = subject.clone();
         chain.insert(0, super::Link { subject, state });
@@ -238,11 +243,14 @@ fn service_notes(device: &Device, key: &str) -> Vec<String> {
         if status.restarts > 0 {
             let how = match status.last_exit.as_str() {
                 "" => String::new(),
-                how => format!("; the last time it {how}"),
+                how => format!("; the last end: {how}"),
             };
             notes.push(format!(
-                "started again {} times since the device booted{how}",
-                status.restarts
+                "started again {} since the device booted{how}",
+                crate::words::count(
+                    usize::try_from(status.restarts).unwrap_or(usize::MAX),
+                    "time"
+                )
             ));
         }
         if let (ServicePhase::Running { .. }, text) = (&status.phase, &status.status_text)
