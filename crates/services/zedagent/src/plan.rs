@@ -168,9 +168,9 @@ impl Service for Zedagent {
     fn read(tables: &mut Tables) -> Option<Desired> {
         Some(Desired {
             network: tables
-                .get(&DEVICE_NETWORK_STATUS)
+                .peek(&DEVICE_NETWORK_STATUS)
                 .and_then(|rows| rows.get("global").cloned()),
-            node: tables.get(&NODE_AGENT_STATUS),
+            node: tables.peek(&NODE_AGENT_STATUS),
             onboarding: tables
                 .own(&ONBOARDING_STATUS)
                 .get("global")

@@ -191,8 +191,15 @@ impl Stage {
         if text.trim().is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_str(&text)
-            .with_context(|| format!("evc {} answered {text:?}", arguments.join(" ")))
+        // Lists come as one document, streams as one per line.
+        let documents: Vec<Value> = serde_json::Deserializer::from_str(&text)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("evc {} answered {text:?}", arguments.join(" ")))?;
+        Ok(match <[Value; 1]>::try_from(documents) {
+            Ok([one]) => one,
+            Err(several) => Value::Array(several),
+        })
     }
 
     /// Puts an image into the datastore under `name`.

@@ -73,6 +73,11 @@ impl View {
         self.onboarding.device.map(|d| d.to_string())
     }
 
+    /// Whether the controller's config was received.
+    pub fn has_config(&self) -> bool {
+        self.zedagent.config_source == ConfigSource::Controller
+    }
+
     /// Names of the device's ports with their addresses.
     pub fn ports(&self) -> Vec<String> {
         let address = |p: &model::port::PortStatus| {

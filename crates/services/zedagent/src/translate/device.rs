@@ -63,17 +63,17 @@ fn adapter(from: &PhysicalIo) -> PhysicalIoAdapter {
 }
 
 pub(super) fn operations(config: &EdgeDevConfig, to: &mut Translated) {
-    let commands = [
-        (&config.reboot, DeviceOperationKind::Reboot),
-        (&config.shutdown, DeviceOperationKind::Shutdown),
+    // A command that was never given has the counter 0: the first one is news.
+    let counter =
+        |command: &Option<api::config::DeviceOpsCmd>| command.as_ref().map_or(0, |c| c.counter);
+    to.operations = vec![
+        DeviceOperation {
+            kind: DeviceOperationKind::Reboot,
+            counter: counter(&config.reboot),
+        },
+        DeviceOperation {
+            kind: DeviceOperationKind::Shutdown,
+            counter: counter(&config.shutdown),
+        },
     ];
-    to.operations = commands
-        .into_iter()
-        .filter_map(|(command, kind)| {
-            command.as_ref().map(|c| DeviceOperation {
-                kind,
-                counter: c.counter,
-            })
-        })
-        .collect();
 }
