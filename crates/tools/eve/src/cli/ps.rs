@@ -79,7 +79,10 @@ fn row(device: &Device, unit: &ServiceStatus, now: Timestamp) -> Vec<Cell> {
     };
     let note = match (fault, status_text.as_str()) {
         (Some(fault), _) => fault.text.clone(),
-        (None, "") if pid.is_none() => last_exit.clone(),
+        // What it said of itself is over.
+        (None, _) if pid.is_none() => last_exit.clone(),
+        // What the state says already.
+        (None, text) if text == state => String::new(),
         (None, text) => text.to_owned(),
     };
     vec![

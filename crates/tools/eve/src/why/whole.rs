@@ -255,6 +255,7 @@ fn service_notes(device: &Device, key: &str) -> Vec<String> {
         }
         if let (ServicePhase::Running { .. }, text) = (&status.phase, &status.status_text)
             && !text.is_empty()
+            && text != "running"
         {
             notes.push(format!("it says: {text}"));
         }
