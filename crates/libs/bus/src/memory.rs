@@ -22,14 +22,23 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct MemoryStore {
     tables: Arc<Mutex<BTreeMap<Place, Table>>>,
-    limits: Arc<Mutex<BTreeMap<String, u64>>>,
+    limits: Arc<Mutex<BTreeMap<String, Limit>>>,
+}
+
+/// What is left of a service that is being killed.
+#[derive(Default)]
+struct Limit {
+    /// Writes that it will still do.
+    left: u64,
+    /// It has tried to do one more.
+    over: bool,
 }
 
 /// What happens to a device around its bus in memory. For tests of whole devices.
 #[derive(Clone)]
 pub struct MemoryControl {
     tables: Arc<Mutex<BTreeMap<Place, Table>>>,
-    limits: Arc<Mutex<BTreeMap<String, u64>>>,
+    limits: Arc<Mutex<BTreeMap<String, Limit>>>,
 }
 
 impl MemoryControl {
@@ -51,7 +60,19 @@ impl MemoryControl {
 
     /// A kill: `service` gets `writes` more rows written, then every write fails until [`revive`](Self::revive).
     pub fn kill_after(&self, service: &str, writes: u64) {
-        self.limits.held().insert(service.to_owned(), writes);
+        let limit = Limit {
+            left: writes,
+            over: false,
+        };
+        self.limits.held().insert(service.to_owned(), limit);
+    }
+
+    /// Whether `service` has tried to write after its last write: from there on it does nothing any more.
+    pub fn is_killed(&self, service: &str) -> bool {
+        self.limits
+            .held()
+            .get(service)
+            .is_some_and(|limit| limit.over)
     }
 
     /// Ends what [`kill_after`](Self::kill_after) began.
@@ -243,7 +264,7 @@ impl Store for MemoryStore {
 
 struct MemoryWriter {
     tables: Arc<Mutex<BTreeMap<Place, Table>>>,
-    limits: Arc<Mutex<BTreeMap<String, u64>>>,
+    limits: Arc<Mutex<BTreeMap<String, Limit>>>,
     place: Place,
 }
 
@@ -256,13 +277,16 @@ impl MemoryWriter {
     /// Counts a write; refused after the last one that a killed service has left.
     fn may_write(&self) -> Result<(), BusError> {
         match self.limits.held().get_mut(&self.place.service) {
-            Some(0) => Err(BusError::Io {
-                action: "write",
-                path: PathBuf::from(self.place.to_string()),
-                source: io::Error::other("the service was killed"),
-            }),
-            Some(left) => {
-                *left -= 1;
+            Some(limit) if limit.left == 0 => {
+                limit.over = true;
+                Err(BusError::Io {
+                    action: "write",
+                    path: PathBuf::from(self.place.to_string()),
+                    source: io::Error::other("the service was killed"),
+                })
+            }
+            Some(limit) => {
+                limit.left -= 1;
                 Ok(())
             }
             None => Ok(()),
@@ -397,9 +421,11 @@ mod tests {
         let mut publisher = bus.acting_as("nim").publisher(&RUN).unwrap();
         control.kill_after("nim", 1);
         publisher.publish("a", &1).unwrap();
+        assert!(!control.is_killed("nim"));
         publisher.publish("b", &1).unwrap_err();
         publisher.unpublish("a").unwrap_err();
         publisher.set_ready().unwrap_err();
+        assert!(control.is_killed("nim"));
         control.revive("nim");
         let mut next = bus.acting_as("nim").publisher(&RUN).unwrap();
         assert_eq!(next.rows().keys().collect::<Vec<_>>(), ["a"]);
