@@ -24,7 +24,9 @@ const IMPURE: &[&str] = &[
     "reqwest",
     "Uuid::new_v4",
     "async ",
-    ".await",
+    ".await;",
+    ".await?",
+    ".await)",
     "Mutex",
     "static mut",
 ];
