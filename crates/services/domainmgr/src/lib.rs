@@ -367,7 +367,7 @@ impl Service for Domainmgr {
 
     fn read(tables: &mut Tables) -> Option<Desired> {
         let items = tables
-            .get(&CONFIG_ITEMS)
+            .peek(&CONFIG_ITEMS)
             .and_then(|rows| rows.get("global").cloned())
             .unwrap_or_default();
         Some(Desired {

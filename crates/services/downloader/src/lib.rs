@@ -199,13 +199,13 @@ impl Service for Downloader {
 
     fn read(tables: &mut Tables) -> Option<Desired> {
         let items = tables
-            .get(&CONFIG_ITEMS)
+            .peek(&CONFIG_ITEMS)
             .and_then(|rows| rows.get("global").cloned());
         Some(Desired {
-            files: tables.get(&DOWNLOADER_CONFIG),
-            datastores: tables.get(&DATASTORE_CONFIG),
+            files: tables.peek(&DOWNLOADER_CONFIG),
+            datastores: tables.peek(&DATASTORE_CONFIG),
             network: tables
-                .get(&DEVICE_NETWORK_STATUS)
+                .peek(&DEVICE_NETWORK_STATUS)
                 .and_then(|rows| rows.get("global").cloned()),
             limits: Limits::of(&items.unwrap_or_default()),
             own: tables.own(&DOWNLOADER_STATUS),

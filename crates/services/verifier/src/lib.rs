@@ -145,7 +145,7 @@ impl Service for Verifier {
 
     fn read(tables: &mut Tables) -> Option<Desired> {
         Some(Desired {
-            images: tables.get(&VERIFY_IMAGE_CONFIG),
+            images: tables.peek(&VERIFY_IMAGE_CONFIG),
             own: tables.own(&VERIFY_IMAGE_STATUS),
         })
     }

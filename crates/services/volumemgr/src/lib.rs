@@ -273,12 +273,12 @@ impl Service for Volumemgr {
 
     fn read(tables: &mut Tables) -> Option<Desired> {
         let items = tables
-            .get(&CONFIG_ITEMS)
+            .peek(&CONFIG_ITEMS)
             .and_then(|rows| rows.get("global").cloned())
             .unwrap_or_default();
-        let refs = tables.get(&VOLUME_REF_CONFIG);
-        let downloads = tables.get(&DOWNLOADER_STATUS);
-        let verified = tables.get(&VERIFY_IMAGE_STATUS);
+        let refs = tables.peek(&VOLUME_REF_CONFIG);
+        let downloads = tables.peek(&DOWNLOADER_STATUS);
+        let verified = tables.peek(&VERIFY_IMAGE_STATUS);
         let trees = tables.get(&CONTENT_TREE_CONFIG);
         let volumes = tables.get(&VOLUME_CONFIG);
         Some(Desired {

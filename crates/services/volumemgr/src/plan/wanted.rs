@@ -6,7 +6,7 @@
 //! - A volume in the config that nobody refers to is wanted in its own generation, or, when only a later one
 //!   is there (a purge has replaced it, then the application went), in that one: data is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bus::Rows;
 use model::{
@@ -49,8 +49,9 @@ pub fn wanted<'a>(desired: &'a Desired, actual: &Actual) -> BTreeMap<VolumeKey, 
             want.apps.push(*app);
         }
     }
+    let referred: BTreeSet<VolumeKey> = refs.values().map(|r| r.volume).collect();
     for config in desired.volumes.values() {
-        if !refs.values().any(|r| r.volume == config.key()) {
+        if !referred.contains(&config.key()) {
             let key = standing_in(config, &actual.volumes);
             wants.entry(key).or_default().config.get_or_insert(config);
         }
