@@ -347,7 +347,8 @@ pub struct AppCommandCounters {
     /// the controller did not raise the generations itself.
     #[serde(default)]
     pub generation_offset: u64,
-    /// The config's volumes when the last purge was carried out, or when the app was first seen.
+    /// The config's volumes before the purge that is not carried out yet, if there is one: if a purge comes
+    /// with other volumes, the controller has named the new ones itself.
     #[serde(default)]
     pub volumes: Vec<VolumeKey>,
 }

@@ -30,4 +30,4 @@
 mod plan;
 pub mod world;
 
-pub use plan::{Desired, NoAction, Report, Zedmanager};
+pub use plan::{Desired, NoAction, Own, Report, Zedmanager};

@@ -37,7 +37,33 @@ pub struct Desired {
     /// Unknown until domainmgr has spoken.
     pub domains: Option<Arc<Rows<DomainStatus>>>,
     /// Our own rows: the last good state.
-    pub own: Report,
+    pub own: Own,
+}
+
+/// zedmanager's rows as published, see [`Report`].
+#[derive(Default)]
+pub struct Own {
+    /// Commands carried out, per application.
+    pub counters: Arc<Rows<AppCommandCounters>>,
+    /// Wishes for volumes.
+    pub volume_refs: Arc<Rows<VolumeRefConfig>>,
+    /// Wishes for interfaces.
+    pub networks: Arc<Rows<AppNetworkConfig>>,
+    /// Wishes for guests.
+    pub domains: Arc<Rows<DomainConfig>>,
+    /// How far each application is.
+    pub apps: Arc<Rows<AppInstanceStatus>>,
+}
+
+impl Own {
+    /// Wishes for volumes of one application.
+    fn volume_refs_of(&self, app: &str) -> impl Iterator<Item = (&String, &VolumeRefConfig)> {
+        // The keys begin with the application's, so its rows lie together.
+        let prefix = format!("{app}.");
+        self.volume_refs
+            .range(prefix.clone()..)
+            .take_while(move |(key, _)| key.starts_with(&prefix))
+    }
 }
 
 /// Every row that zedmanager publishes.
@@ -86,16 +112,16 @@ impl Service for Zedmanager {
     fn read(tables: &mut Tables) -> Option<Desired> {
         let apps = tables.get(&APP_INSTANCE_CONFIG);
         let desired = Desired {
-            node: tables.get(&NODE_AGENT_STATUS),
-            volumes: tables.get(&VOLUME_REF_STATUS),
-            networks: tables.get(&APP_NETWORK_STATUS),
-            domains: tables.get(&DOMAIN_STATUS),
-            own: Report {
-                counters: (*tables.own(&APP_COMMAND_COUNTERS)).clone(),
-                volume_refs: (*tables.own(&VOLUME_REF_CONFIG)).clone(),
-                networks: (*tables.own(&APP_NETWORK_CONFIG)).clone(),
-                domains: (*tables.own(&DOMAIN_CONFIG)).clone(),
-                apps: (*tables.own(&APP_INSTANCE_STATUS)).clone(),
+            node: tables.peek(&NODE_AGENT_STATUS),
+            volumes: tables.peek(&VOLUME_REF_STATUS),
+            networks: tables.peek(&APP_NETWORK_STATUS),
+            domains: tables.peek(&DOMAIN_STATUS),
+            own: Own {
+                counters: tables.own(&APP_COMMAND_COUNTERS),
+                volume_refs: tables.own(&VOLUME_REF_CONFIG),
+                networks: tables.own(&APP_NETWORK_CONFIG),
+                domains: tables.own(&DOMAIN_CONFIG),
+                apps: tables.own(&APP_INSTANCE_STATUS),
             },
             apps: apps?,
         };

@@ -1,12 +1,12 @@
 //! One application that the config wants.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use agent::{Plan, Turn};
 use model::{
-    app::{AppCommandCounters, AppInstanceConfig},
+    app::{AppCommandCounters, AppInstanceConfig, DiskTarget},
     domain::{DiskConfig, DomainConfig, DomainPhase, DomainStatus, DomainVif},
-    id::VolumeKey,
+    id::{AppId, VolumeKey},
     network::{AppNetworkConfig, AppNetworkPhase, AppNetworkStatus, AppVif},
     volume::{VolumePhase, VolumeRefConfig, VolumeRefStatus},
 };
@@ -78,12 +78,15 @@ fn keep_last_good(
     if let Some(counters) = own.counters.get(key) {
         report.counters.insert(key.to_owned(), counters.clone());
     }
-    report.volume_refs.extend(
-        own.volume_refs
-            .iter()
-            .filter(|(_, r)| r.app == config.id)
-            .map(|(k, r)| (k.clone(), r.clone())),
-    );
+    report
+        .volume_refs
+        .extend(own.volume_refs_of(key).map(|(k, r)| (k.clone(), r.clone())));
+    for volume_ref in remembered(config.id, own.counters.get(key)) {
+        report
+            .volume_refs
+            .entry(volume_ref.key())
+            .or_insert(volume_ref);
+    }
     if let Some(network) = own.networks.get(key) {
         report.networks.insert(key.to_owned(), network.clone());
     }
@@ -100,6 +103,21 @@ fn keep_last_good(
     report
         .apps
         .insert(key.to_owned(), phase::status_of_faulty(turn, key, config));
+}
+
+/// The volumes of the last good config, which outlive a reboot: without a wish for them they would be
+/// removed because of a reference that dangles.
+fn remembered(app: AppId, counters: Option<&AppCommandCounters>) -> Vec<VolumeRefConfig> {
+    let Some(counters) = counters else {
+        return Vec::new();
+    };
+    let wish = |volume: &VolumeKey| VolumeRefConfig {
+        app,
+        volume: *volume,
+        device_generation: volume.generation + counters.generation_offset,
+        target: DiskTarget::Disk,
+    };
+    counters.volumes.iter().map(wish).collect()
 }
 
 fn view<'a>(turn: &Turn<'a, Zedmanager>, key: &'a str, config: &'a AppInstanceConfig) -> View<'a> {
@@ -119,7 +137,10 @@ fn view<'a>(turn: &Turn<'a, Zedmanager>, key: &'a str, config: &'a AppInstanceCo
         });
     counters.restart = config.restart_counter;
     let mut purging = false;
-    if counters.purge != config.purge_counter {
+    if counters.purge == config.purge_counter {
+        // What a later purge has to differ from.
+        counters.volumes = volumes(config);
+    } else {
         let next = purged(&counters, config);
         let made = refs(config, next.generation_offset);
         let all_made = made
@@ -217,10 +238,11 @@ fn volume_refs(view: &View<'_>, desired: &Desired) -> Vec<VolumeRefConfig> {
             .unwrap_or_default();
         disks.iter().any(|disk| disk.volume == r.device_volume())
     };
-    let have: Vec<String> = all.iter().map(VolumeRefConfig::key).collect();
-    let old = desired.own.volume_refs.iter().filter(|(key, r)| {
-        r.app == view.config.id && !have.contains(key) && may_run && (!moved_on || in_use(r))
-    });
+    let have: BTreeSet<String> = all.iter().map(VolumeRefConfig::key).collect();
+    let old = desired
+        .own
+        .volume_refs_of(view.key)
+        .filter(|(key, r)| !have.contains(*key) && may_run && (!moved_on || in_use(r)));
     all.extend(old.map(|(_, r)| r.clone()));
     all
 }

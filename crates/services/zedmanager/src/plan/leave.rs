@@ -12,11 +12,7 @@ pub(super) fn plan(turn: &Turn<'_, Zedmanager>, key: &str, report: &mut Report) 
     let desired = turn.desired;
     let own = &desired.own;
     let network = own.networks.get(key);
-    let refs: Vec<_> = own
-        .volume_refs
-        .iter()
-        .filter(|(_, r)| r.app.to_string() == key)
-        .collect();
+    let refs: Vec<_> = own.volume_refs_of(key).collect();
     // Not known counts as still there: what another service may still use is not taken away.
     let domain_there = own.domains.contains_key(key)
         || desired.domains.as_ref().is_none_or(|t| t.contains_key(key));
@@ -26,10 +22,12 @@ pub(super) fn plan(turn: &Turn<'_, Zedmanager>, key: &str, report: &mut Report) 
             .as_ref()
             .is_none_or(|t| t.contains_key(key));
 
-    let halted = desired.domains.as_ref().is_some_and(|t| {
-        t.get(key)
-            .is_none_or(|d| d.phase == model::domain::DomainPhase::Halted)
-    });
+    // domainmgr speaks of every guest that it is told of. Until it does it may be starting this one.
+    let halted = desired
+        .domains
+        .as_ref()
+        .and_then(|t| t.get(key))
+        .is_some_and(|d| d.phase == model::domain::DomainPhase::Halted);
     if let Some(domain) = own.domains.get(key)
         && (!halted || domain.activate)
     {
