@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use model::{
     app::{AppInstanceStatus, AppPhase},
     node::{
-        BootReason, DeviceOpCounters, DeviceOperation, DeviceOperationKind, DevicePhase,
-        NodeAgentStatus, OnboardPhase, OnboardingStatus, RebootRecord, ZedAgentStatus,
+        BootReason, ConfigSource, DeviceOpCounters, DeviceOperation, DeviceOperationKind,
+        DevicePhase, NodeAgentStatus, OnboardPhase, OnboardingStatus, RebootRecord, ZedAgentStatus,
     },
     topics::{
         APP_INSTANCE_STATUS, DEVICE_OP_COUNTERS, NODE_AGENT_STATUS, ONBOARDING_STATUS,
@@ -105,8 +105,8 @@ impl Service for Nodeagent {
     fn read(tables: &mut Tables) -> Option<Desired> {
         let zedagent = tables.get(&ZEDAGENT_STATUS);
         let desired = Desired {
-            onboarding: tables.get(&ONBOARDING_STATUS),
-            apps: tables.get(&APP_INSTANCE_STATUS),
+            onboarding: tables.peek(&ONBOARDING_STATUS),
+            apps: tables.peek(&APP_INSTANCE_STATUS),
             status: tables.own(&NODE_AGENT_STATUS).get("nodeagent").cloned(),
             counters: tables.own(&DEVICE_OP_COUNTERS).get("global").copied(),
             records: tables.own(&REBOOT_RECORD),
@@ -196,6 +196,8 @@ fn step(
     next: Option<RebootRecord>,
 ) -> (NodeAgentStatus, Option<RebootRecord>) {
     let operation = before.operation.clone();
+    // Not written yet when we ended between the status and the record.
+    let next = next.or_else(|| reboot_record(turn, operation.as_ref()?));
     match before.phase {
         DevicePhase::Onboarding | DevicePhase::Online | DevicePhase::ShutDown => {
             let accepted = news(turn.desired, counters).filter(|o| {
@@ -230,6 +232,9 @@ fn step(
             )
         }
         DevicePhase::Halting { deadline } => {
+            // When the clock was set back the wait begins anew rather than last for years.
+            let latest = turn.now.checked_add(HALT_LIMIT).unwrap_or(turn.now);
+            let deadline = deadline.min(latest);
             // A second command meanwhile is noted as carried out: the device is already going down.
             let _ = news(turn.desired, counters);
             let done = all_halted(turn.desired) || deadline <= turn.now;
@@ -273,6 +278,16 @@ fn news(desired: &Desired, counters: &mut DeviceOpCounters) -> Option<DeviceOper
         if old.is_some_and(|old| old != operation.counter) && found.is_none() {
             found = Some(operation.clone());
         }
+    }
+    // A config without a command says that there was none so far: the first one is news.
+    if desired
+        .zedagent
+        .values()
+        .any(|z| z.config_source != ConfigSource::None)
+    {
+        counters.reboot.get_or_insert(0);
+        counters.shutdown.get_or_insert(0);
+        counters.power_off.get_or_insert(0);
     }
     found
 }

@@ -13,8 +13,8 @@ use model::{
     app::{AppInstanceStatus, AppPhase},
     id::AppId,
     node::{
-        BootReason, DeviceOperation, DeviceOperationKind, DevicePhase, NodeAgentStatus,
-        RebootRecord, ZedAgentStatus,
+        BootReason, ConfigSource, DeviceOperation, DeviceOperationKind, DevicePhase,
+        NodeAgentStatus, RebootRecord, ZedAgentStatus,
     },
     topics::{APP_INSTANCE_STATUS, NODE_AGENT_STATUS, REBOOT_RECORD, ZEDAGENT_STATUS},
 };
@@ -217,4 +217,65 @@ async fn a_shutdown_keeps_the_apps_halted_until_the_next_boot() {
     let mut d = d.boot();
     d.command(DeviceOperationKind::Shutdown, 2).await;
     assert!(!d.status().halt_apps);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_command_of_a_device_whose_config_had_none_is_carried_out() {
+    let mut d = Device::start();
+    let config_source = ConfigSource::Controller;
+    let status = ZedAgentStatus {
+        config_source,
+        ..ZedAgentStatus::default()
+    };
+    d.zedagent.publish("zedagent", &status).unwrap();
+    d.zedagent.set_ready().unwrap();
+    sleep(Duration::from_secs(1)).await;
+    d.command(DeviceOperationKind::Reboot, 1).await;
+    assert_eq!(d.asked().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_is_recorded_also_when_nodeagent_was_killed_before_it_wrote_it() {
+    let mut d = Device::start();
+    d.command(DeviceOperationKind::Reboot, 1).await;
+    d.app(AppPhase::Running {
+        since: Timestamp::UNIX_EPOCH,
+    })
+    .await;
+    d.command(DeviceOperationKind::Reboot, 2).await;
+    d.task.abort();
+    d.bus
+        .acting_as("nodeagent")
+        .publisher(&REBOOT_RECORD)
+        .unwrap()
+        .unpublish("next")
+        .unwrap();
+    d.task = spawn(&d.bus, &d.asked);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(d.record("next").unwrap().reason, BootReason::RebootCmd);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_does_not_delay_a_reboot_for_years() {
+    let mut d = Device::start();
+    d.command(DeviceOperationKind::Reboot, 1).await;
+    d.app(AppPhase::Running {
+        since: Timestamp::UNIX_EPOCH,
+    })
+    .await;
+    d.command(DeviceOperationKind::Reboot, 2).await;
+    let mut ahead = d.status();
+    ahead.phase = DevicePhase::Halting {
+        deadline: "2040-01-01T00:00:00Z".parse().unwrap(),
+    };
+    d.task.abort();
+    d.bus
+        .acting_as("nodeagent")
+        .publisher(&NODE_AGENT_STATUS)
+        .unwrap()
+        .publish("nodeagent", &ahead)
+        .unwrap();
+    d.task = spawn(&d.bus, &d.asked);
+    sleep(Duration::from_secs(310)).await;
+    assert_eq!(d.asked().len(), 1);
 }
