@@ -2,14 +2,21 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use agent::{Action, Backoff, Outbox, Plan, Service, Tables, Turn};
+use agent::{Action, Backoff, Job, Jobs, Outbox, Plan, Service, Tables, Turn};
 use bus::Rows;
 use jiff::Timestamp;
-use model::{id::Digest, node::OnboardPhase, report::DeliveryRecord, topics::DELIVERY_JOURNAL};
+use model::{
+    code::Code,
+    id::Digest,
+    node::{ConfigSource, OnboardPhase},
+    report::DeliveryRecord,
+    topics::DELIVERY_JOURNAL,
+};
 
 use crate::Desired;
 
-/// Messages under way at once: the device first, then as the keys go.
+/// Messages under way at once: the device first, then as the keys go. One that nobody answered keeps its
+/// place until its retry, so that an outage is probed by these few and the rest waits.
 const PARALLEL: usize = 4;
 
 /// The service.
@@ -125,11 +132,37 @@ impl Service for Reporter {
     }
 }
 
-fn epoch(turn: &Turn<'_, Reporter>) -> i64 {
+/// The controller's epoch; unknown until zedagent has a config since the boot or its own restart.
+fn epoch(turn: &Turn<'_, Reporter>) -> Option<i64> {
     turn.desired
         .zedagent
         .as_ref()
-        .map_or(0, |z| z.controller_epoch)
+        .filter(|z| z.config_source != ConfigSource::None)
+        .map(|z| z.controller_epoch)
+}
+
+/// What becomes of a message that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Under way.
+    Running,
+    /// Nobody answered: the next one would hear the same silence.
+    Unanswered,
+    /// The controller answered and did not take it: a matter of this message alone.
+    Refused,
+    /// Not tried yet.
+    Fresh,
+}
+
+fn place(jobs: &Jobs, subject: &str) -> Place {
+    match jobs.get(subject) {
+        None => Place::Fresh,
+        Some(Job::Running { .. }) => Place::Running,
+        Some(Job::Failed(fault)) => match fault.code {
+            Code::ReportRefused | Code::ControllerRefused => Place::Refused,
+            _ => Place::Unanswered,
+        },
+    }
 }
 
 fn journal(turn: &Turn<'_, Reporter>) -> Rows<DeliveryRecord> {
@@ -151,12 +184,17 @@ fn journal(turn: &Turn<'_, Reporter>) -> Rows<DeliveryRecord> {
         record.epoch = acknowledged.epoch;
     }
     for key in turn.actual.messages.keys() {
-        let fault = turn.jobs.fault(&format!("report {key}")).cloned();
+        let subject = format!("report {key}");
+        let fault = turn.jobs.fault(&subject).cloned();
         let is_gone_for_good =
             turn.actual.acknowledged.get(key).is_some_and(|a| a.last) && !journal.contains_key(key);
         if !is_gone_for_good {
             // A record before the first delivery: an object that vanishes meanwhile is still reported as gone.
-            journal.entry(key.clone()).or_default().fault = fault;
+            let record = journal.entry(key.clone()).or_default();
+            // While it is tried again it is still the matter, and not worth a write to the disk.
+            if !turn.jobs.is_running(&subject) {
+                record.fault = fault;
+            }
         }
     }
     journal
@@ -171,6 +209,7 @@ fn infos(turn: &Turn<'_, Reporter>, plan: &mut Plan<Reporter>) {
         if *last && record.is_none() {
             continue;
         }
+        let epoch = epoch.or(record.map(|r| r.epoch)).unwrap_or_default();
         let news = record.is_none_or(|r| r.acknowledged != Some(*digest) || r.epoch != epoch);
         let acknowledged = turn.actual.acknowledged.get(key);
         let mut periodic = false;
@@ -186,32 +225,28 @@ fn infos(turn: &Turn<'_, Reporter>, plan: &mut Plan<Reporter>) {
         let subject = format!("report {key}");
         if news || periodic || turn.jobs.is_running(&subject) {
             let number = acknowledged.map_or(0, |a| a.count + 1);
-            // What is under way keeps its place.
-            let rank = (
-                !turn.jobs.is_running(&subject),
-                turn.jobs.fault(&subject).is_some(),
-                key != "device",
-            );
-            due.push((
-                rank,
-                Send {
-                    due: Due::Info {
-                        key: key.clone(),
-                        epoch,
-                    },
-                    number,
-                },
-            ));
+            let info = Due::Info {
+                key: key.clone(),
+                epoch,
+            };
+            due.push((place(turn.jobs, &subject), key, Send { due: info, number }));
         }
     }
-    due.sort_by_key(|(rank, _)| *rank);
-    let waiting = due.iter().filter(|((_, faulty, _), _)| *faulty).count();
-    // Those that wait for their retry do not keep a place.
-    plan.actions.extend(
-        due.into_iter()
-            .take(PARALLEL + waiting)
-            .map(|(_, send)| send),
-    );
+    let taken = |(place, _, _): &&(Place, &String, Send)| {
+        matches!(place, Place::Running | Place::Unanswered)
+    };
+    let mut free = PARALLEL.saturating_sub(due.iter().filter(taken).count());
+    due.sort_by_key(|(_, key, _)| *key != "device");
+    // What was tried stays planned: the loop forgets its failures, and when to try again, otherwise.
+    let planned = due.into_iter().filter(|(place, _, _)| match place {
+        Place::Running | Place::Unanswered | Place::Refused => true,
+        Place::Fresh if free > 0 => {
+            free -= 1;
+            true
+        }
+        Place::Fresh => false,
+    });
+    plan.actions.extend(planned.map(|(_, _, send)| send));
 }
 
 fn metrics(turn: &Turn<'_, Reporter>, plan: &mut Plan<Reporter>) {

@@ -66,9 +66,59 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Whether the same messages follow from `other`. Of the journal only its keys matter to them.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+            match (a, b) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            }
+        }
+        let Self {
+            onboarding,
+            items,
+            zedagent,
+            node,
+            network,
+            port_configs,
+            capabilities,
+            disk,
+            services,
+            apps,
+            app_networks,
+            domains,
+            network_instances,
+            volumes,
+            content_trees,
+            domain_metrics,
+            network_metrics,
+            journal,
+        } = self;
+        // Cheap ones first; a table that is the same allocation is the same table.
+        same(services.as_ref(), other.services.as_ref())
+            && same(apps.as_ref(), other.apps.as_ref())
+            && same(app_networks.as_ref(), other.app_networks.as_ref())
+            && same(domains.as_ref(), other.domains.as_ref())
+            && same(network_instances.as_ref(), other.network_instances.as_ref())
+            && same(volumes.as_ref(), other.volumes.as_ref())
+            && same(content_trees.as_ref(), other.content_trees.as_ref())
+            && same(domain_metrics.as_ref(), other.domain_metrics.as_ref())
+            && *onboarding == other.onboarding
+            && *items == other.items
+            && *zedagent == other.zedagent
+            && *node == other.node
+            && *network == other.network
+            && *port_configs == other.port_configs
+            && *capabilities == other.capabilities
+            && *disk == other.disk
+            && *network_metrics == other.network_metrics
+            && (Arc::ptr_eq(journal, &other.journal) || journal.keys().eq(other.journal.keys()))
+    }
+
     pub(crate) fn read(tables: &mut Tables) -> Option<Self> {
         fn one<T: Object>(tables: &mut Tables, topic: &Topic<T>, key: &str) -> Option<T> {
-            tables.get(topic).and_then(|rows| rows.get(key).cloned())
+            tables.peek(topic).and_then(|rows| rows.get(key).cloned())
         }
         let onboarding = tables.get(&ONBOARDING_STATUS);
         let desired = Self {
@@ -79,14 +129,14 @@ impl Desired {
             port_configs: one(tables, &DEVICE_PORT_CONFIG_LIST, "global"),
             capabilities: one(tables, &CAPABILITIES, "global"),
             disk: one(tables, &DISK_METRIC, "global"),
-            services: tables.get(&SERVICE_STATUS),
-            apps: tables.get(&APP_INSTANCE_STATUS),
-            app_networks: tables.get(&APP_NETWORK_STATUS),
-            domains: tables.get(&DOMAIN_STATUS),
-            network_instances: tables.get(&NETWORK_INSTANCE_STATUS),
-            volumes: tables.get(&VOLUME_STATUS),
-            content_trees: tables.get(&CONTENT_TREE_STATUS),
-            domain_metrics: tables.get(&DOMAIN_METRIC),
+            services: tables.peek(&SERVICE_STATUS),
+            apps: tables.peek(&APP_INSTANCE_STATUS),
+            app_networks: tables.peek(&APP_NETWORK_STATUS),
+            domains: tables.peek(&DOMAIN_STATUS),
+            network_instances: tables.peek(&NETWORK_INSTANCE_STATUS),
+            volumes: tables.peek(&VOLUME_STATUS),
+            content_trees: tables.peek(&CONTENT_TREE_STATUS),
+            domain_metrics: tables.peek(&DOMAIN_METRIC),
             network_metrics: one(tables, &NETWORK_METRICS, "global"),
             journal: tables.own(&DELIVERY_JOURNAL),
             onboarding: onboarding?.get("global").cloned().unwrap_or_default(),

@@ -51,7 +51,7 @@ impl Evc {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connect(&self, desired: &Desired) -> Result<Controller, Failure> {
+    fn connect(&self) -> Result<Controller, Failure> {
         let failure = |e: &dyn std::error::Error| {
             Failure::of(Code::OnboardIdentity, "identity", e).transient()
         };
@@ -70,16 +70,15 @@ impl Evc {
         )
         .map_err(|e| failure(&e))?;
         let key: Arc<dyn Signer> = Arc::new(key);
-        let mut controller =
-            Controller::new(&partition, key, "", &self.root).map_err(|e| failure(&e))?;
-        if desired.onboarding.api_v1 {
-            controller.set_version(ApiVersion::V1);
-        }
-        Ok(controller)
+        Controller::new(&partition, key, "", &self.root).map_err(|e| failure(&e))
     }
 
     fn configure(controller: &mut Controller, desired: &Desired) {
         controller.set_uuid(desired.onboarding.device.map(|d| d.0));
+        // zedagent may find out only now.
+        if desired.onboarding.api_v1 {
+            controller.set_version(ApiVersion::V1);
+        }
         controller.set_timers(Timers {
             dial: desired.items.seconds("timer.dial.timeout"),
             send: desired.items.seconds("timer.send.timeout"),
@@ -94,7 +93,7 @@ impl Evc {
     fn controller(&self) -> Result<Controller, Failure> {
         let mut state = self.state();
         if state.controller.is_none() {
-            let mut controller = self.connect(&state.desired)?;
+            let mut controller = self.connect()?;
             Self::configure(&mut controller, &state.desired);
             state.controller = Some(controller);
         }
@@ -159,17 +158,20 @@ impl Evc {
 
 impl World<Reporter> for Evc {
     async fn observe(&self, desired: &Desired) -> Result<Actual, Failure> {
-        let messages = messages(desired, &system::constants());
         let mut state = self.state();
-        state.desired = desired.clone();
-        if let Some(controller) = state.controller.as_mut() {
-            Self::configure(controller, desired);
+        // A turn because of an acknowledgement, a progress or a timer finds what the last one found.
+        if !state.desired.says_the_same(desired) {
+            let messages = messages(desired, &system::constants());
+            state.actual.messages = messages
+                .iter()
+                .map(|(key, m)| (key.clone(), (m.digest, m.last)))
+                .collect();
+            state.messages = messages;
+            if let Some(controller) = state.controller.as_mut() {
+                Self::configure(controller, desired);
+            }
         }
-        state.actual.messages = messages
-            .iter()
-            .map(|(key, m)| (key.clone(), (m.digest, m.last)))
-            .collect();
-        state.messages = messages;
+        state.desired = desired.clone();
         Ok(state.actual.clone())
     }
 

@@ -15,7 +15,7 @@ use model::{
     app::{AppInstanceStatus, AppPhase},
     code::Code,
     id::{AppId, DeviceId},
-    node::{OnboardPhase, OnboardingStatus, ZedAgentStatus},
+    node::{ConfigSource, OnboardPhase, OnboardingStatus, ZedAgentStatus},
     topics::{APP_INSTANCE_STATUS, DELIVERY_JOURNAL, ONBOARDING_STATUS, ZEDAGENT_STATUS},
 };
 use reporter::{
@@ -37,8 +37,10 @@ struct State {
     /// What the controller believes, by key.
     believes: BTreeMap<String, i32>,
     received: u32,
+    tried: u32,
     down: bool,
     refuses: bool,
+    refused_key: String,
     epoch_seen: i64,
 }
 
@@ -58,13 +60,16 @@ impl World<Reporter> for Evc {
         sleep(Duration::from_millis(30)).await;
         let mut state = self.0.lock().unwrap();
         let clock = state.clock.clone().unwrap();
+        if !matches!(action.due, Due::Metrics) {
+            state.tried += 1;
+        }
         if state.down {
             return Err(Failure::new(Code::ControllerUnreachable, "x", "down").transient());
         }
         match action.due {
             Due::Metrics => state.actual.metrics = Some((clock.uptime(), 0.5)),
             Due::Info { key, epoch } => {
-                if state.refuses {
+                if state.refuses || key == state.refused_key {
                     return Err(Failure::new(Code::ReportRefused, "x", "422"));
                 }
                 let message = state.messages[&key].clone();
@@ -303,6 +308,7 @@ async fn a_new_epoch_makes_everything_due_again() {
         .publish(
             "zedagent",
             &ZedAgentStatus {
+                config_source: ConfigSource::Controller,
                 controller_epoch: 9,
                 ..Default::default()
             },
@@ -311,4 +317,72 @@ async fn a_new_epoch_makes_everything_due_again() {
     d.zedagent.set_ready().unwrap();
     sleep(SECS(5)).await;
     assert_eq!((d.received(), d.evc.0.lock().unwrap().epoch_seen), (3, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_with_many_objects_is_probed_now_and_then_not_hammered() {
+    let mut d = Device::start();
+    d.set(|s| s.down = true);
+    for n in 1..=40 {
+        d.app(n, RUNNING);
+    }
+    sleep(SECS(600)).await;
+    let tried = std::mem::take(&mut d.evc.0.lock().unwrap().tried);
+    assert!(
+        (20..120).contains(&tried),
+        "{tried} attempts in ten minutes"
+    );
+    d.set(|s| s.down = false);
+    sleep(SECS(75)).await;
+    assert!((1..=40).all(|n| d.believed(n) == Some(ZSwState::Running)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_message_waits_for_its_time_whatever_else_is_sent() {
+    let mut d = Device::start();
+    let refused = format!("app.{}", AppId(Uuid::from_u128(1)));
+    d.set(|s| s.refused_key.clone_from(&refused));
+    d.app(1, RUNNING);
+    sleep(SECS(5)).await;
+    d.set(|s| (s.tried, s.received) = (0, 0));
+    for round in 0..20 {
+        for n in 2..=9 {
+            d.app(
+                n,
+                if round % 2 == 0 {
+                    RUNNING
+                } else {
+                    AppPhase::Halted
+                },
+            );
+        }
+        sleep(SECS(10)).await;
+    }
+    let state = d.evc.0.lock().unwrap();
+    assert_eq!(
+        state.tried - state.received,
+        0,
+        "nothing is tried that is not taken"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_zedagent_is_no_new_epoch() {
+    let mut d = Device::start();
+    d.app(1, RUNNING);
+    let status = |config_source, controller_epoch| ZedAgentStatus {
+        config_source,
+        controller_epoch,
+        ..Default::default()
+    };
+    let known = status(ConfigSource::Controller, 9);
+    d.zedagent.publish("zedagent", &known).unwrap();
+    d.zedagent.set_ready().unwrap();
+    sleep(SECS(5)).await;
+    d.received();
+    for status in [status(ConfigSource::None, 0), known] {
+        d.zedagent.publish("zedagent", &status).unwrap();
+        sleep(SECS(5)).await;
+    }
+    assert_eq!(d.received(), 0);
 }
