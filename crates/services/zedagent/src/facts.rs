@@ -7,7 +7,7 @@
 //!   SendCerts --> AskNonce --> SendQuote(nonce) --> Complete(token)
 //!       ^                          |                    |
 //!       +--- Pause(until) <--------+--------------------+
-//!                 refused: 15 s        config answered 403
+//!                 refused: 15 s ...    config answered 403
 //! ```
 
 use std::{sync::Arc, time::Duration};
@@ -24,7 +24,7 @@ use model::{
 
 use crate::translate::{Translated, timestamp, translate};
 
-/// Pause before attestation begins anew.
+/// Pause before attestation begins anew; twice as long after each further refusal, eight minutes at most.
 pub const ATTEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Everything known.
@@ -64,6 +64,9 @@ pub struct Facts {
     pub refused: Option<Fault>,
     /// Digests of the saved configs.
     pub saved: Saved,
+    /// Why something that is in use is not on the disk: tried again with every request for the config.
+    /// It is in use before: a full disk must not cut the device off from its controller.
+    pub unsaved: Option<Fault>,
     /// When the controller last answered anything.
     pub last_contact: Option<Timestamp>,
 }
@@ -102,6 +105,10 @@ pub struct Name {
 pub struct Attest {
     /// Counts beginnings, so that each is another action.
     pub round: u32,
+    /// Refusals since the controller last gave a config: pauses grow with them.
+    pub refusals: u32,
+    /// The last try did not lead to a token. The controller may not insist on one.
+    pub in_vain: bool,
     /// Next step.
     pub step: AttestStep,
 }
@@ -147,7 +154,15 @@ impl Attest {
 
     /// The controller wants it anew.
     pub fn restart(&mut self, uptime: Duration) {
-        self.step = AttestStep::Pause(uptime + ATTEST_PAUSE);
+        let pause = ATTEST_PAUSE * (1 << self.refusals.min(5));
+        self.refusals = self.refusals.saturating_add(1);
+        self.step = AttestStep::Pause(uptime + pause);
+    }
+
+    /// The controller gave a token.
+    pub fn complete(&mut self, token: Vec<u8>) {
+        self.in_vain = false;
+        self.step = AttestStep::Complete(token);
     }
 
     /// The pause is over.
@@ -173,6 +188,8 @@ pub struct Asked {
 pub struct InForce {
     /// Where it came from.
     pub source: ConfigSource,
+    /// Whose it is: the controller may give the device another name.
+    pub device: DeviceId,
     /// The controller's hash.
     pub hash: String,
     /// When it was taken.
@@ -204,9 +221,19 @@ pub struct Moment {
 }
 
 impl Facts {
+    /// Notes that an answer was signed by a certificate that we do not have. One fetch is asked for at a
+    /// time: a second miss before it is done tells nothing new, and would only begin it anew.
+    pub fn cert_missed(&mut self) {
+        let fetched = self.certs_for.as_ref().map(|wanted| wanted.misses);
+        if fetched == Some(self.cert_misses) {
+            self.cert_misses += 1;
+        }
+    }
+
     /// Notes a config answer without news.
     pub fn unchanged(&mut self, asked: Asked, now: Timestamp) {
         self.asked = Some(asked);
+        self.attest.refusals = 0;
         self.last_contact = Some(now);
     }
 
@@ -248,7 +275,9 @@ impl Facts {
         device: DeviceId,
         moment: Moment,
     ) -> Result<InForce, Fault> {
-        let in_force = self.in_force.as_ref().and_then(|c| c.made);
+        // Another device's config says nothing about the age of this one's.
+        let in_force = self.in_force.as_ref().filter(|c| c.device == device);
+        let in_force = in_force.and_then(|c| c.made);
         let content = translate(config, device, in_force, moment.now).map_err(|r| {
             Fault::new(
                 r.code(),
@@ -259,6 +288,7 @@ impl Facts {
         })?;
         Ok(InForce {
             source,
+            device,
             hash: response.config_hash.clone(),
             at: moment.now,
             uptime: moment.uptime,
@@ -350,6 +380,42 @@ mod tests {
         assert!(facts.received(&at(20), ConfigSource::Controller, device, MOMENT));
         assert!(!facts.received(&at(10), ConfigSource::Controller, device, MOMENT));
         assert!(facts.received(&at(20), ConfigSource::Controller, device, MOMENT));
+    }
+
+    #[test]
+    fn a_device_with_a_new_name_takes_its_config_though_it_is_older() {
+        let mut facts = Facts::default();
+        let dated = |uuid, seconds| {
+            let mut r = response(uuid, uuid);
+            let text = format!("1970-01-01T00:00:{seconds:02}Z");
+            let stamp = serde_json::from_value(serde_json::json!(text)).unwrap();
+            r.config.as_mut().unwrap().config_timestamp = Some(stamp);
+            r
+        };
+        let from = ConfigSource::Controller;
+        assert!(facts.received(&dated(OURS, 20), from, OURS.parse().unwrap(), MOMENT));
+        assert!(facts.received(&dated(THEIRS, 10), from, THEIRS.parse().unwrap(), MOMENT));
+    }
+
+    #[test]
+    fn a_second_miss_does_not_begin_the_fetch_anew_and_refusals_are_paced() {
+        let mut facts = Facts::default();
+        facts.cert_missed();
+        assert_eq!(facts.cert_misses, 0, "they are being fetched");
+        facts.certs_for = Some(CertsWanted::default());
+        facts.cert_missed();
+        facts.cert_missed();
+        assert_eq!(facts.cert_misses, 1);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            facts.attest.complete(vec![1]);
+            facts.forbidden(Duration::ZERO);
+            let AttestStep::Pause(until) = facts.attest.step else {
+                panic!()
+            };
+            pauses.push(until.as_secs());
+        }
+        assert_eq!(pauses, [15, 30, 60, 120, 240, 480, 480, 480]);
     }
 
     #[test]

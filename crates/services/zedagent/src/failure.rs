@@ -24,5 +24,7 @@ pub(crate) fn of_call(object: &str, error: &controller::Failure) -> Failure {
         _ if error.reached_controller() => Code::ConfigParse,
         _ => Code::ControllerUnreachable,
     };
-    Failure::of(code, object, error).transient_if(error.is_transient())
+    // The missing certificate is being fetched: soon the same question can go well.
+    let transient = error.is_transient() || error.status() == SenderStatus::CertMiss;
+    Failure::of(code, object, error).transient_if(transient)
 }

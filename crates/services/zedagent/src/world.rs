@@ -1,6 +1,7 @@
 //! The controller, the CONFIG partition and the checkpoint, as one world.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -23,6 +24,7 @@ use model::{
     code::Code,
     id::{DeviceId, Digest},
     node::ConfigSource,
+    port::DeviceNetworkStatus,
     security::{ControllerCert, ControllerCertKind},
 };
 use prost::Message;
@@ -51,6 +53,12 @@ struct State {
     partition: Option<ConfigPartition>,
     device: Option<Arc<dyn Signer>>,
     controller: Option<Controller>,
+    /// Ports as last told to the controller's client.
+    network: Option<DeviceNetworkStatus>,
+    /// This very controller has spoken version 2 with us: a 404 is a mistake of something in between.
+    speaks_v2: bool,
+    /// In use and not on the disk yet: file and content.
+    unsaved: BTreeMap<&'static str, Vec<u8>>,
 }
 
 impl Evc {
@@ -102,7 +110,7 @@ impl Evc {
         self.state().controller.clone().ok_or_else(missing)
     }
 
-    fn read_partition(&self, state: &mut State) {
+    fn read_partition(&self, state: &mut State, desired: &Desired) {
         if state.partition.is_some() {
             return;
         }
@@ -110,6 +118,12 @@ impl Evc {
             Ok(partition) => {
                 state.facts.partition_fault = None;
                 state.facts.v1 |= partition.force_v1;
+                // What another controller spoke says nothing about this one.
+                let known = &desired.onboarding;
+                if known.server == partition.server.as_str() {
+                    state.facts.v1 |= known.api_v1;
+                    state.speaks_v2 = known.device.is_some() && !known.api_v1;
+                }
                 state.facts.partition = Some(Partition {
                     server: partition.server.as_str().to_owned(),
                     can_register: partition.onboarding.is_some(),
@@ -142,7 +156,6 @@ impl Evc {
             }
             self.load_certs(state);
         }
-        state.facts.v1 |= desired.onboarding.api_v1;
         let Some(controller) = state.controller.as_mut() else {
             return;
         };
@@ -160,7 +173,11 @@ impl Evc {
             dial: desired.items.seconds("timer.dial.timeout"),
             send: desired.items.seconds("timer.send.timeout"),
         });
-        if let Some(network) = &desired.network {
+        // Proxies and their certificates are parsed, and complained about, once.
+        if let Some(network) = &desired.network
+            && state.network.as_ref() != Some(network)
+        {
+            state.network = Some(network.clone());
             let (ports, problems) = uplink::ports(network);
             for (port, problem) in problems {
                 warn!(port, %problem, "proxy cannot be used");
@@ -204,23 +221,23 @@ impl Evc {
         let result = self.controller(object)?.certs(self.clock.now()).await;
         let answer = match result {
             Ok(answer) => answer,
-            Err(error) if Controller::lacks_v2(&error) => {
+            Err(error) if Controller::lacks_v2(&error) && !self.has_spoken_v2() => {
                 tracing::info!("the controller does not know version 2 of the protocol");
                 self.state().facts.v1 = true;
                 return Ok(());
             }
             Err(error) => return Err(of_call(object, &error)),
         };
-        self.checkpoint
-            .write(CERTS, answer.value.bytes())
-            .map_err(|e| Failure::of(Code::BusWrite, object, &e).transient())?;
         let mut state = self.state();
         state.facts.certs = rows(&answer.value);
         state.facts.certs_for = Some(wanted);
         state.facts.last_contact = Some(self.clock.now());
+        let bytes = answer.value.bytes().to_vec();
         if let Some(controller) = state.controller.as_mut() {
             controller.set_certs(Some(Arc::new(answer.value)));
         }
+        state.unsaved.insert(CERTS, bytes);
+        self.save(&mut state);
         Ok(())
     }
 
@@ -274,6 +291,7 @@ impl Evc {
             .await
             .map_err(|error| {
                 self.note_cert_miss(&error);
+                self.state().facts.attest.in_vain = true;
                 of_call(object, &error)
             })?;
         self.state().facts.last_contact = Some(self.clock.now());
@@ -331,11 +349,13 @@ impl Evc {
                 if let Err(error) = checkpoint::write(&self.token_file, &verdict.integrity_token) {
                     warn!(%error, "integrity token is not kept across a restart");
                 }
-                self.state().facts.attest.step = AttestStep::Complete(verdict.integrity_token);
+                self.state().facts.attest.complete(verdict.integrity_token);
                 Ok(())
             }
             code => {
-                self.state().facts.attest.restart(uptime);
+                let mut state = self.state();
+                state.facts.attest.in_vain = true;
+                state.facts.attest.restart(uptime);
                 let word = code.map_or_else(
                     |_| verdict.response.to_string(),
                     |c| c.as_str_name().to_owned(),
@@ -381,18 +401,43 @@ impl Evc {
         let mut state = self.state();
         state.facts.unchanged(asked, moment.now);
         let ConfigAnswer::Changed { response, bytes } = answer else {
+            self.save(&mut state);
             return Ok(());
         };
         if state
             .facts
             .received(&response, ConfigSource::Controller, device, moment)
         {
-            self.checkpoint
-                .write(LAST, &bytes)
-                .map_err(|e| Failure::of(Code::BusWrite, "config checkpoint", &e).transient())?;
-            state.facts.saved.primary = Some(checkpoint::digest(&bytes));
+            state.unsaved.insert(LAST, bytes);
         }
+        // Also what could not be saved the last time.
+        self.save(&mut state);
         Ok(())
+    }
+
+    fn has_spoken_v2(&self) -> bool {
+        let state = self.state();
+        state.speaks_v2 || !state.facts.certs.is_empty()
+    }
+
+    /// Puts on the disk what is in use and not there yet.
+    fn save(&self, state: &mut State) {
+        let mut failed = None;
+        for (name, bytes) in std::mem::take(&mut state.unsaved) {
+            match self.checkpoint.write(name, &bytes) {
+                Ok(()) if name == LAST => {
+                    state.facts.saved.primary = Some(checkpoint::digest(&bytes));
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    let failure = Failure::of(Code::BusWrite, format!("checkpoint {name}"), &error);
+                    failed = Some(failure.transient().into_fault(self.clock.now()));
+                    state.unsaved.insert(name, bytes);
+                }
+            }
+        }
+        let old = state.facts.unsaved.take();
+        state.facts.unsaved = failed.map(|fault| fault.continuing(old.as_ref()));
     }
 
     fn use_saved(&self, backup: bool, device: DeviceId) -> Result<(), Failure> {
@@ -468,7 +513,7 @@ impl Evc {
             controller::SenderStatus::CertMiss | controller::SenderStatus::CertInvalid
         );
         if missed {
-            self.state().facts.cert_misses += 1;
+            self.state().facts.cert_missed();
         }
     }
 }
@@ -476,7 +521,7 @@ impl Evc {
 impl World<Zedagent> for Evc {
     async fn observe(&self, desired: &Desired) -> Result<Facts, Failure> {
         let mut state = self.state();
-        self.read_partition(&mut state);
+        self.read_partition(&mut state, desired);
         self.connect(&mut state, desired);
         Ok(state.facts.clone())
     }
@@ -540,3 +585,6 @@ fn rows(certs: &ControllerCerts) -> Vec<ControllerCert> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

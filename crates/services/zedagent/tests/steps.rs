@@ -37,6 +37,7 @@ struct State {
     /// Answers to requests for the config.
     config_code: u16,
     hash: String,
+    refuses_quotes: bool,
     clock: Clock,
 }
 
@@ -56,6 +57,7 @@ impl Script {
             down: false,
             config_code: 200,
             hash: "h1".into(),
+            refuses_quotes: false,
             clock: clock.clone(),
         };
         Self(Arc::new(Mutex::new(state)))
@@ -82,7 +84,7 @@ impl World<Zedagent> for Script {
             uptime: state.clock.uptime(),
         };
         let name = format!("{action:?}")
-            .split([' ', '{'])
+            .split([' ', '{', '('])
             .next()
             .unwrap()
             .to_owned();
@@ -96,6 +98,7 @@ impl World<Zedagent> for Script {
         state.steps.push(name);
         let config_code = state.config_code;
         let hash = state.hash.clone();
+        let refuses_quotes = state.refuses_quotes;
         let facts = &mut state.facts;
         match action {
             Step::MakeIdentity => facts.device_cert = Some(Digest([1; 32])),
@@ -120,7 +123,12 @@ impl World<Zedagent> for Script {
             }
             Step::SendCerts { .. } => facts.attest.step = AttestStep::AskNonce,
             Step::AskNonce { .. } => facts.attest.step = AttestStep::SendQuote(vec![7; 16]),
-            Step::SendQuote { .. } => facts.attest.step = AttestStep::Complete(vec![1]),
+            Step::SendQuote { .. } if refuses_quotes => {
+                facts.attest.in_vain = true;
+                facts.attest.restart(moment.uptime);
+                return Err(Failure::new(Code::AttestRefused, "attestation", "no").transient());
+            }
+            Step::SendQuote { .. } => facts.attest.complete(vec![1]),
             Step::ResumeAttest { .. } => facts.attest.resume(),
             Step::FetchConfig {
                 number,
@@ -385,4 +393,18 @@ async fn a_clock_that_was_never_set_makes_no_certificate() {
     let status = bus.read(&ONBOARDING_STATUS).unwrap().unwrap()["global"].clone();
     assert!(status.fault.unwrap().text.contains("1970"));
     task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_refuses_quotes_is_asked_for_the_config_all_the_same() {
+    let mut d = Device::start();
+    d.script.set(|s| s.refuses_quotes = true);
+    d.network_up();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(d.status().config_source, ConfigSource::Controller);
+    sleep(Duration::from_secs(600)).await;
+    let steps = d.script.steps();
+    let count = |name: &str| steps.iter().filter(|s| *s == name).count();
+    assert!((10..=20).contains(&count("FetchConfig")), "{steps:?}");
+    assert!(count("SendQuote") <= 45, "{steps:?}");
 }

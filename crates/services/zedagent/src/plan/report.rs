@@ -188,10 +188,11 @@ fn status(turn: &Turn<'_, Zedagent>) -> ZedAgentStatus {
         .refused
         .clone()
         .or_else(|| {
-            ["config", "attestation", "saved config"]
+            ["config", "attestation", "saved config", "config checkpoint"]
                 .iter()
                 .find_map(|s| turn.jobs.fault(s).cloned())
         })
+        .or_else(|| facts.unsaved.clone())
         .or_else(|| content.and_then(|c| c.faults.first().cloned()));
     ZedAgentStatus {
         config_source: in_force.map_or(ConfigSource::None, |c| c.source),

@@ -146,7 +146,9 @@ fn fetch_config(turn: &Turn<'_, Zedagent>, device: DeviceId, plan: &mut Plan<Zed
     // The first request would only be refused while attestation is on its way; if that
     // does not work, the controller may not insist on it.
     let attested = matches!(facts.attest.step, AttestStep::Complete(_));
-    if !attested && !facts.v1 && turn.jobs.fault("attestation").is_none() {
+    let in_vain = facts.attest.in_vain || turn.jobs.fault("attestation").is_some();
+    // What is on its way is not called back because attestation is tried once more meanwhile.
+    if !attested && !facts.v1 && !in_vain && !turn.jobs.is_running("config") {
         return;
     }
     let due = next_request(turn, facts);
@@ -215,6 +217,10 @@ fn keep_as_backup(turn: &Turn<'_, Zedagent>, plan: &mut Plan<Zedagent>) {
         return;
     };
     if config.source != ConfigSource::Controller || facts.saved.backup == Some(digest) {
+        return;
+    }
+    // What is on the disk is not what is in force.
+    if facts.unsaved.is_some() {
         return;
     }
     match (config.uptime + PROOF).checked_sub(turn.uptime) {
