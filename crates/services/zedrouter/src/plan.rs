@@ -7,6 +7,8 @@ mod intended;
 pub mod item;
 mod metric;
 mod numbers;
+mod pool;
+mod portmap;
 mod ports;
 mod present;
 mod routing;
@@ -191,9 +193,9 @@ impl Action for Do {
         }
     }
 
-    // The end of a process is waited for.
+    // The end of a process is waited for, and that a new one is ready for signals.
     fn is_slow(&self) -> bool {
-        matches!(self.0.item(), Item::Resolver { .. })
+        matches!(self.0.item(), Item::Resolver { .. } | Item::Loaded { .. })
     }
 
     fn backoff(&self) -> Backoff {
@@ -328,5 +330,31 @@ fn steps(diff: graph::Diff<Item>) -> Vec<Do> {
         }
         actions.push(Do(step));
     }
+    actions.sort_by_key(turn_of);
     actions
+}
+
+/// What goes, goes while the filter still knows it; what comes, comes when the filter knows it; and
+/// what old rules let through ends when they are gone. The order by need stays within each group.
+fn turn_of(action: &Do) -> u8 {
+    match &action.0 {
+        Step::Delete(_) => 0,
+        Step::Create(item) | Step::Change { to: item, .. } => match item {
+            Item::Filter { .. } => 1,
+            Item::Link { .. }
+            | Item::Bridge { .. }
+            | Item::Setting(_)
+            | Item::Mtu { .. }
+            | Item::Address { .. }
+            | Item::Up { .. }
+            | Item::Member { .. }
+            | Item::Vif { .. }
+            | Item::Port { .. }
+            | Item::Isolated { .. }
+            | Item::Rule(_)
+            | Item::File { .. }
+            | Item::Resolver { .. } => 2,
+            Item::Loaded { .. } | Item::Flows { .. } => 3,
+        },
+    }
 }

@@ -9,7 +9,7 @@ use super::{
     Model, Present, Zedrouter,
     instance::{DEFAULT_MTU, is_ours},
     intended::Intended,
-    item::{Item, Layer, Own, Setting},
+    item::{Item, Own, Setting},
     vif,
 };
 
@@ -49,15 +49,26 @@ pub(super) fn items(
         index: resolver.index,
     }));
     let current = by_id(all);
-    let is_frozen = turn.desired.apps.is_none() || turn.desired.ports.is_none();
-    if is_frozen {
-        for (id, item) in &current {
-            if item.depends_on_unknown() || !intended.items.contains_key(id) {
-                intended.items.insert(id.clone(), item.clone());
-            }
-        }
+    if turn.desired.apps.is_none() || turn.desired.ports.is_none() {
+        freeze(&current, intended);
     }
     current
+}
+
+/// What is there stays, and nothing joins it whose rules can't be said yet. Only where nothing
+/// filters there is nothing to spoil: there the little that is known is begun with.
+fn freeze(current: &Items<Item>, intended: &mut Intended) {
+    let is_filter = |item: &Item| matches!(item, Item::Filter { .. });
+    if current.values().any(is_filter) {
+        intended.items.retain(|id, item| {
+            !item.depends_on_unknown() || is_filter(item) || current.contains_key(id)
+        });
+    }
+    for (id, item) in current {
+        if item.depends_on_unknown() || !intended.items.contains_key(id) {
+            intended.items.insert(id.clone(), item.clone());
+        }
+    }
 }
 
 fn links(turn: &Turn<'_, Zedrouter>, all: &mut Vec<Item>) {
@@ -120,12 +131,18 @@ fn filters(turn: &Turn<'_, Zedrouter>, intended: &mut Intended, all: &mut Vec<It
     }
 }
 
-/// Settings of the whole namespace carry no mark; they are ours while our filter is there.
+/// Settings of the whole namespace carry no mark; they are ours while anything of ours is there.
 fn settings(turn: &Turn<'_, Zedrouter>, all: &mut Vec<Item>) {
-    let has_filter = turn.actual.filters.contains_key(&Layer::Packets);
+    let actual = turn.actual;
+    let is_present = !actual.filters.is_empty()
+        || !actual.files.is_empty()
+        || actual
+            .links
+            .values()
+            .any(|link| link.owner == Owner::ZEDROUTER);
     let ours = turn.actual.settings.iter().filter(|setting| match setting {
         Setting::Forwarding | Setting::IpBypass | Setting::Ip6Bypass | Setting::ArpBypass => {
-            has_filter
+            is_present
         }
         Setting::ProxyArp(bridge) | Setting::PromptArp(bridge) | Setting::NoIp6(bridge) => {
             is_ours(turn, bridge)

@@ -2,14 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
 };
 
 use agent::Turn;
 use bus::Rows;
-use ipnet::IpNet;
 use model::{
-    app::{AclAction, AclMatch, AclRule, Protocol},
+    app::{AclAction, AclMatch, AclRule},
     code::Code,
     fault::Fault,
     id::{AppId, MacAddr, NetworkInstanceId},
@@ -19,9 +18,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Zedrouter,
-    instance::{Instance, Lan, Life, is_ours},
+    instance::{Instance, Life, is_ours},
     numbers,
-    ports::is_meant,
+    pool::Pool,
+    portmap,
 };
 
 /// An application's interface that is to be there.
@@ -105,7 +105,7 @@ pub(super) fn resolve(
         resolve_app(turn, app, instances, &mut pool);
     }
     name_hosts(&mut apps);
-    refuse_taken_ports(turn, &mut apps, instances);
+    portmap::refuse_taken(turn, &mut apps, instances);
     (apps, pool.rows)
 }
 
@@ -174,7 +174,7 @@ fn resolve_app(
 }
 
 /// The first fault stays.
-fn note(turn: &Turn<'_, Zedrouter>, app: &mut App, code: Code, text: &str) {
+pub(super) fn note(turn: &Turn<'_, Zedrouter>, app: &mut App, code: Code, text: &str) {
     if app.fault.is_none() {
         let key = app.config.app.to_string();
         let old = turn.desired.own.apps.get(&key);
@@ -186,7 +186,7 @@ fn note(turn: &Turn<'_, Zedrouter>, app: &mut App, code: Code, text: &str) {
 
 /// The number of each interface: that which it had, by its name, or the first that is free. So an
 /// interface that a running guest has keeps its number when another is taken from the config.
-fn vif_numbers(turn: &Turn<'_, Zedrouter>, config: &AppNetworkConfig) -> Vec<u16> {
+pub(super) fn vif_numbers(turn: &Turn<'_, Zedrouter>, config: &AppNetworkConfig) -> Vec<u16> {
     let old = turn.desired.own.apps.get(&config.app.to_string());
     let mut had: BTreeMap<&str, u16> = old
         .iter()
@@ -239,122 +239,6 @@ fn unfit_rule(instance: &Instance, vif: &AppVif) -> Option<String> {
     ))
 }
 
-/// The addresses of local instances.
-struct Pool<'a, 'b> {
-    turn: &'a Turn<'b, Zedrouter>,
-    rows: Rows<AssignedAddress>,
-    /// What interfaces have or will have, by instance.
-    taken: BTreeMap<NetworkInstanceId, BTreeMap<Ipv4Addr, String>>,
-    macs: BTreeSet<(NetworkInstanceId, MacAddr)>,
-}
-
-impl<'a, 'b> Pool<'a, 'b> {
-    /// With what the controller fixed, and what interfaces of known applications had.
-    fn new(turn: &'a Turn<'b, Zedrouter>, apps: &[App]) -> Self {
-        let mut taken: BTreeMap<NetworkInstanceId, BTreeMap<Ipv4Addr, String>> = BTreeMap::new();
-        for app in apps {
-            let numbers = vif_numbers(turn, &app.config);
-            for (vif, number) in app.config.vifs.iter().zip(numbers) {
-                if let Some(IpAddr::V4(ip)) = vif.ip {
-                    let of = taken.entry(vif.network_instance).or_default();
-                    of.entry(ip).or_insert(row_key(app.config.app, number));
-                }
-            }
-        }
-        for app in apps {
-            for (key, row) in rows_of(turn, app.config.app) {
-                if let IpAddr::V4(ip) = row.ip {
-                    let of = taken.entry(row.network_instance).or_default();
-                    of.entry(ip).or_insert(key.clone());
-                }
-            }
-        }
-        let (rows, macs) = (Rows::new(), BTreeSet::new());
-        Self {
-            turn,
-            rows,
-            taken,
-            macs,
-        }
-    }
-
-    fn keep_rows(&mut self, app: AppId) {
-        let kept = rows_of(self.turn, app).map(|(key, row)| (key.clone(), *row));
-        self.rows.extend(kept);
-    }
-
-    /// The address of an interface, or why there is none.
-    fn give(
-        &mut self,
-        app: &App,
-        vif: &AppVif,
-        number: u16,
-        lan: &Lan,
-        mac: MacAddr,
-    ) -> Result<Ipv4Addr, String> {
-        let id = vif.network_instance;
-        if !self.macs.insert((id, mac)) {
-            return Err(format!(
-                "interface {}: another interface in network instance {id} has the hardware address \
-                 {mac}",
-                vif.name
-            ));
-        }
-        let key = row_key(app.config.app, number);
-        let taken = self.taken.entry(id).or_default();
-        let mine = |ip: &Ipv4Addr, taken: &BTreeMap<Ipv4Addr, String>| {
-            lan.may_have(*ip) && taken.get(ip).is_none_or(|owner| *owner == key)
-        };
-        let ip = match vif.ip {
-            Some(IpAddr::V4(ip)) if mine(&ip, taken) => ip,
-            Some(ip) => {
-                return Err(format!(
-                    "interface {}: address {ip} is not free in {}",
-                    vif.name, lan.subnet
-                ));
-            }
-            None => {
-                let row = self.rows.get(&key);
-                let kept = row.filter(|row| row.network_instance == id);
-                let kept = kept.and_then(|row| match row.ip {
-                    IpAddr::V4(ip) => Some(ip).filter(|ip| mine(ip, taken)),
-                    IpAddr::V6(_) => None,
-                });
-                let (first, last) = lan.range;
-                let mut range = (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from);
-                let free = |ip: &Ipv4Addr| lan.may_have(*ip) && !taken.contains_key(ip);
-                kept.or_else(|| range.find(free)).ok_or_else(|| {
-                    format!(
-                        "interface {}: no address of {first} to {last} is free",
-                        vif.name
-                    )
-                })?
-            }
-        };
-        taken.insert(ip, key.clone());
-        let row = AssignedAddress {
-            network_instance: id,
-            ip: ip.into(),
-            subnet: IpNet::V4(lan.subnet),
-        };
-        self.rows.insert(key, row);
-        Ok(ip)
-    }
-}
-
-fn row_key(app: AppId, number: u16) -> String {
-    format!("{app}#{}", number.saturating_sub(1))
-}
-
-fn rows_of<'a>(
-    turn: &Turn<'a, Zedrouter>,
-    app: AppId,
-) -> impl Iterator<Item = (&'a String, &'a AssignedAddress)> {
-    let prefix = format!("{app}#");
-    let rows = turn.desired.own.addresses.iter();
-    rows.filter(move |(key, _)| key.starts_with(&prefix))
-}
-
 /// The first application of a name has it.
 fn name_hosts(apps: &mut [App]) {
     let mut owners: BTreeMap<String, AppId> = BTreeMap::new();
@@ -382,119 +266,6 @@ fn host_name(text: &str) -> Option<String> {
     let label: String = text.chars().map(fit).take(63).collect();
     let label = label.trim_matches('-');
     (!label.is_empty()).then(|| label.to_owned())
-}
-
-/// A port of the device that is to be mapped: device port, protocol, port.
-type Mapped = (String, Protocol, u16);
-
-/// One external port goes to one application: to the one that has it, or the first by number.
-fn refuse_taken_ports(turn: &Turn<'_, Zedrouter>, apps: &mut [App], instances: &[Instance]) {
-    let mut order: Vec<usize> = (0..apps.len()).collect();
-    order.sort_by_key(|n| !has_its_ports(turn, &apps[*n]));
-    let mut owners: BTreeMap<Mapped, AppId> = BTreeMap::new();
-    for n in order {
-        let app = &mut apps[n];
-        let mut trouble = None;
-        for vif in &mut app.vifs {
-            let instance = instances
-                .iter()
-                .find(|i| i.id == vif.wanted.network_instance);
-            let Some(instance) = instance.filter(|i| i.is_local()) else {
-                continue;
-            };
-            for rule in &vif.wanted.acls {
-                let wanted = mapped(rule, instance);
-                let taken = wanted.iter().find(|port| owners.contains_key(*port));
-                if let Some((device_port, protocol, port)) = taken {
-                    let owner = owners.get(&(device_port.clone(), *protocol, *port));
-                    let owner = owner.map(ToString::to_string).unwrap_or_default();
-                    trouble.get_or_insert_with(|| {
-                        format!(
-                            "rule {}: {protocol:?} port {port} of {device_port} is mapped to app \
-                             {owner}",
-                            rule.id
-                        )
-                    });
-                    vif.refused.insert(rule.id);
-                } else {
-                    owners.extend(wanted.into_iter().map(|port| (port, vif.app)));
-                }
-            }
-        }
-        if let Some(text) = trouble {
-            note(turn, app, Code::NetworkPortMap, &text);
-        }
-    }
-}
-
-fn has_its_ports(turn: &Turn<'_, Zedrouter>, app: &App) -> bool {
-    let status = turn.desired.own.apps.get(&app.config.app.to_string());
-    status.is_some_and(|status| {
-        let refused = status
-            .fault
-            .as_ref()
-            .is_some_and(|f| f.code == Code::NetworkPortMap);
-        !refused && status.vifs.iter().any(|vif| is_ours(turn, &vif.vif))
-    })
-}
-
-fn mapped(rule: &AclRule, instance: &Instance) -> Vec<Mapped> {
-    let ports = mapped_ports(rule);
-    let device_ports = instance
-        .uplink
-        .ports
-        .iter()
-        .filter(|port| is_for(rule, port));
-    device_ports
-        .flat_map(|device_port| {
-            let one = |(protocol, external, _)| (device_port.name().to_owned(), protocol, external);
-            ports.iter().copied().map(one)
-        })
-        .collect()
-}
-
-/// Whether a rule is about packets through this device port.
-pub(super) fn is_for(rule: &AclRule, port: &super::ports::Port) -> bool {
-    rule.matches.iter().all(|m| match m {
-        AclMatch::Adapter(label) => is_meant(label, port),
-        AclMatch::Ip(_)
-        | AclMatch::Host(_)
-        | AclMatch::Protocol(_)
-        | AclMatch::LocalPort(_)
-        | AclMatch::RemotePort(_) => true,
-    })
-}
-
-/// What a port map maps: protocol, port of the device, port of the application. Of a range of
-/// ports each goes to the next port of the application.
-pub(super) fn mapped_ports(rule: &AclRule) -> Vec<(Protocol, u16, u16)> {
-    let AclAction::PortMap { app_port } = rule.action else {
-        return Vec::new();
-    };
-    let mut protocols = Vec::new();
-    let mut range = None;
-    for m in &rule.matches {
-        match m {
-            AclMatch::Protocol(protocol) => protocols.push(*protocol),
-            AclMatch::LocalPort(ports) => range = Some(*ports),
-            AclMatch::Ip(_)
-            | AclMatch::Host(_)
-            | AclMatch::RemotePort(_)
-            | AclMatch::Adapter(_) => {}
-        }
-    }
-    if protocols.is_empty() {
-        protocols = vec![Protocol::Tcp, Protocol::Udp];
-    }
-    protocols.retain(|protocol| *protocol != Protocol::Icmp);
-    let Some(range) = range else {
-        return Vec::new();
-    };
-    let externals = range.first..=range.last;
-    let pairs = externals.zip(app_port..=u16::MAX);
-    pairs
-        .flat_map(|(external, internal)| protocols.iter().map(move |p| (*p, external, internal)))
-        .collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::{process::Stdio, time::Duration};
 use agent::Failure;
 use graph::Step;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use model::code::Code;
 use netlink::{Address, Bridge, NetlinkError, Owner, Tap};
 use nft::Table;
@@ -13,7 +14,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
 use units::{Phase, UnitsError, ids};
 
 use super::{Kernel, files, resolver, sysctl, table_id};
@@ -24,6 +28,8 @@ use crate::{
 
 /// How long a resolver may take to end, the supervisor's kill included.
 const ENDED: Duration = Duration::from_secs(15);
+/// How long a resolver takes at most until it can be told something.
+const READY: Duration = Duration::from_secs(1);
 /// How long `conntrack` may take.
 const FLUSHED: Duration = Duration::from_secs(10);
 
@@ -224,9 +230,16 @@ async fn reload(kernel: &Kernel, bridge: &str) {
     let phase = table
         .as_ref()
         .and_then(|table| Some(&table.get(&name)?.phase));
-    let Some(Phase::Running { pid, .. } | Phase::Starting { pid, .. }) = phase else {
+    let Some(Phase::Running { pid, since } | Phase::Starting { pid, since }) = phase else {
         return;
     };
+    // The signal would end a process that is not yet ready for it.
+    let age = Timestamp::now().duration_since(*since);
+    if let Ok(age) = Duration::try_from(age)
+        && age < READY
+    {
+        sleep(READY.saturating_sub(age)).await;
+    }
     let pid = i32::try_from(*pid).map(Pid::from_raw);
     if let Ok(pid) = pid
         && let Err(error) = kill(pid, Signal::SIGHUP)

@@ -9,9 +9,9 @@ use model::{
     topics::{NETWORK_INSTANCE_STATUS, NETWORK_METRICS},
 };
 
-use crate::site::{
-    Device, Peer, allow, app, app_id, cable, connect, in_netns, instance, instance_id, ip, map,
-    net, port, run, uplink,
+use crate::{
+    site::{Device, Peer, cable, connect, in_netns, ip, run},
+    wishes::{allow, app, app_id, instance, instance_id, map, net, port, uplink},
 };
 
 /// A device with one uplink; behind it three servers and a resolver that knows one of them.

@@ -9,7 +9,10 @@
 )]
 
 mod local;
+mod privileges;
 mod site;
 mod stay;
 mod switch;
 mod units;
+#[path = "../wishes/mod.rs"]
+mod wishes;

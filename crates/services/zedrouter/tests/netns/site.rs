@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::IpAddr,
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
@@ -17,13 +16,8 @@ use agent::{Clock, Runtime, Settled};
 use bus::{Bus, Publisher, Rows, Topic};
 use jiff::Timestamp;
 use model::{
-    app::{AclAction, AclMatch, AclRule, PortRange},
-    id::{AppId, LogicalLabel, NetworkInstanceId},
-    network::{
-        AppNetworkConfig, AppNetworkStatus, AppVif, NetworkInstanceConfig, NetworkInstanceKind,
-        NetworkInstanceStatus,
-    },
-    port::{DeviceNetworkStatus, PortAddressing, PortStatus, ProxyConfig},
+    network::{AppNetworkConfig, AppNetworkStatus, NetworkInstanceConfig, NetworkInstanceStatus},
+    port::{DeviceNetworkStatus, PortStatus},
     topics::{
         APP_NETWORK_CONFIG, APP_NETWORK_STATUS, DEVICE_NETWORK_STATUS, NETWORK_INSTANCE_CONFIG,
         NETWORK_INSTANCE_STATUS,
@@ -31,10 +25,12 @@ use model::{
 };
 use netlink::{Netlink, Owner};
 use units::ids;
-use uuid::Uuid;
 use zedrouter::{Zedrouter, world::Kernel};
 
-use crate::units::Processes;
+use crate::{
+    units::Processes,
+    wishes::{app_id, instance_id},
+};
 
 /// Runs `test` on a thread of its own in a new network namespace, which ends with the thread.
 pub fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
@@ -354,97 +350,6 @@ fn start(bus: &Bus, root: &Path, units: &Arc<Processes>) -> Runtime<Zedrouter, K
         Clock::tokio(Timestamp::now()),
         1,
     )
-}
-
-pub fn instance_id(n: u8) -> NetworkInstanceId {
-    NetworkInstanceId(Uuid::from_u128(0xa0 + u128::from(n)))
-}
-
-pub fn app_id(n: u8) -> AppId {
-    AppId(Uuid::from_u128(u128::from(n)))
-}
-
-pub fn instance(n: u8, port: &str) -> NetworkInstanceConfig {
-    NetworkInstanceConfig {
-        id: instance_id(n),
-        display_name: format!("net {n}"),
-        kind: NetworkInstanceKind::Local,
-        port: LogicalLabel(port.to_owned()),
-        subnet: None,
-        gateway: None,
-        dhcp_range: None,
-        dns_servers: vec![],
-        ntp_servers: vec![],
-        domain_name: String::new(),
-        dns_entries: vec![],
-        mtu: 0,
-        fault: None,
-    }
-}
-
-pub fn app(n: u8, vifs: &[(u8, &[AclRule])]) -> AppNetworkConfig {
-    let vif = |(index, (instance, acls)): (usize, &(u8, &[AclRule]))| AppVif {
-        name: format!("eth{index}"),
-        network_instance: instance_id(*instance),
-        mac: None,
-        ip: None,
-        acls: acls.to_vec(),
-    };
-    AppNetworkConfig {
-        app: app_id(n),
-        display_name: format!("app{n}"),
-        activate: true,
-        vifs: vifs.iter().enumerate().map(vif).collect(),
-    }
-}
-
-pub fn allow(id: u32, matches: &[AclMatch]) -> AclRule {
-    AclRule {
-        id,
-        matches: matches.to_vec(),
-        action: AclAction::Allow,
-    }
-}
-
-pub fn net(text: &str) -> AclMatch {
-    AclMatch::Ip(text.parse().unwrap())
-}
-
-pub fn port(n: u16) -> PortRange {
-    PortRange { first: n, last: n }
-}
-
-pub fn map(id: u32, external: u16, internal: u16) -> AclRule {
-    AclRule {
-        id,
-        matches: vec![
-            AclMatch::Protocol(model::app::Protocol::Tcp),
-            AclMatch::LocalPort(port(external)),
-        ],
-        action: AclAction::PortMap { app_port: internal },
-    }
-}
-
-pub fn uplink(name: &str, address: &str, gateway: &str, table: u32) -> PortStatus {
-    let gateway: IpAddr = gateway.parse().unwrap();
-    PortStatus {
-        if_name: name.parse().unwrap(),
-        label: LogicalLabel(name.to_owned()),
-        is_mgmt: true,
-        cost: 0,
-        addressing: PortAddressing::Dhcp,
-        mac: None,
-        link_up: true,
-        addresses: vec![address.parse().unwrap()],
-        gateways: vec![gateway],
-        dns_servers: vec![gateway],
-        ntp_servers: vec![],
-        domain_name: String::new(),
-        proxy: ProxyConfig::default(),
-        mtu: 1500,
-        route_table: table,
-        fault: None,
-    }
 }
 
 /// Gives a port its address and the routes of its own table, as nim does.

@@ -6,7 +6,10 @@ use model::{
     network::{AppNetworkPhase, NetworkInstancePhase},
 };
 
-use crate::site::{Device, allow, app, app_id, in_netns, instance, ip, run};
+use crate::{
+    site::{Device, in_netns, ip, run},
+    wishes::{allow, app, app_id, instance},
+};
 
 fn up() -> Device {
     let mut device = Device::new();

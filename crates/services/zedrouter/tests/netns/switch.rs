@@ -7,8 +7,9 @@ use model::{
     port::PortAddressing,
 };
 
-use crate::site::{
-    Device, Peer, allow, app, cable, connect, in_netns, instance, ip, map, net, port, uplink,
+use crate::{
+    site::{Device, Peer, cable, connect, in_netns, ip},
+    wishes::{allow, app, instance, map, net, port, uplink},
 };
 
 #[test]

@@ -15,7 +15,7 @@ use units::{
 
 /// A supervisor for tests. What it runs ends with it.
 pub struct Processes {
-    running: Mutex<BTreeMap<UnitName, (UnitSpec, Child)>>,
+    running: Mutex<BTreeMap<UnitName, (UnitSpec, Child, Timestamp)>>,
     ended: Mutex<BTreeMap<UnitName, UnitSpec>>,
     table: watch::Sender<Option<Arc<UnitTable>>>,
     /// How many units were started.
@@ -48,8 +48,8 @@ impl Processes {
     fn all(&self) -> UnitTable {
         let at = Timestamp::UNIX_EPOCH;
         let running = self.running.lock().unwrap();
-        let alive = running.values().map(|(spec, child)| {
-            let (pid, since) = (child.id(), at);
+        let alive = running.values().map(|(spec, child, since)| {
+            let (pid, since) = (child.id(), *since);
             Self::state(spec, Phase::Running { pid, since })
         });
         let ended = self.ended.lock().unwrap();
@@ -73,8 +73,8 @@ impl Processes {
     fn do_start(&self, spec: UnitSpec) -> Result<UnitState, UnitsError> {
         spec.check()?;
         let mut running = self.running.lock().unwrap();
-        if let Some((old, child)) = running.get(&spec.name) {
-            let (pid, since) = (child.id(), Timestamp::UNIX_EPOCH);
+        if let Some((old, child, since)) = running.get(&spec.name) {
+            let (pid, since) = (child.id(), *since);
             return if *old == spec {
                 Ok(Self::state(old, Phase::Running { pid, since }))
             } else {
@@ -101,10 +101,10 @@ impl Processes {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let (pid, since) = (child.id(), Timestamp::UNIX_EPOCH);
+        let (pid, since) = (child.id(), Timestamp::now());
         let state = Self::state(&spec, Phase::Running { pid, since });
         self.ended.lock().unwrap().remove(&spec.name);
-        running.insert(spec.name.clone(), (spec, child));
+        running.insert(spec.name.clone(), (spec, child, since));
         drop(running);
         *self.started.lock().unwrap() += 1;
         self.publish();
@@ -113,7 +113,7 @@ impl Processes {
 
     fn do_stop(&self, name: &UnitName) -> Result<UnitState, UnitsError> {
         let gone = || UnitsError::NotFound { name: name.clone() };
-        let (spec, mut child) = self.running.lock().unwrap().remove(name).ok_or_else(gone)?;
+        let (spec, mut child, _) = self.running.lock().unwrap().remove(name).ok_or_else(gone)?;
         end(&mut child);
         self.ended.lock().unwrap().insert(name.clone(), spec);
         self.publish();
@@ -129,7 +129,7 @@ fn end(child: &mut Child) {
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        for (_, child) in self.running.get_mut().unwrap().values_mut() {
+        for (_, child, _) in self.running.get_mut().unwrap().values_mut() {
             end(child);
         }
     }
