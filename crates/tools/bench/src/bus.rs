@@ -27,6 +27,8 @@ use single::Durable;
 use stream::Stream;
 use tables::Sync;
 
+/// Lanes that are floors, before those of the bus.
+const FLOORS: usize = 2;
 /// Readers of the lane that shows what many readers cost.
 const MANY: usize = 10;
 /// Rows of that lane.
@@ -64,7 +66,11 @@ pub struct Options {
 /// All figures.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
+    /// The floor, the floor without JSON, then a table size each.
     delays: Vec<Delay>,
+    /// With many readers: the floor, a table.
+    many: Vec<Delay>,
+    /// In the order of `delays`.
     rates: Vec<Rate>,
     unchanged: Vec<(u64, Summary)>,
     sync: Vec<Sync>,
@@ -95,15 +101,27 @@ fn scratch(above: &Path) -> Result<tempfile::TempDir> {
 }
 
 fn measure(options: &Options, memory: &Path, disk: &Path, stop: &Stop) -> Result<Figures> {
-    let mut lanes = vec![Lane::new("floor", Stream::raw(&memory.join("raw"))?)];
+    let raw = |name: &str, bare, readers| Stream::raw(&memory.join(name), bare, readers);
+    let mut lanes = vec![
+        Lane::new("floor", 0, raw("floor", false, 1)?),
+        Lane::new("floor without JSON", 0, raw("bare", true, 1)?),
+    ];
     for &size in &options.sizes {
-        lanes.push(Lane::new(size.to_string(), Stream::bus(memory, size, 1)?));
+        lanes.push(Lane::new(
+            size.to_string(),
+            0,
+            Stream::bus(memory, size, 1)?,
+        ));
     }
+    let single = lanes.len();
+    let name = |what: &str| format!("{what}, {MANY} readers");
+    lanes.push(Lane::new(name("floor"), 0, raw("many", false, MANY)?));
     let many = Stream::bus(memory, MANY_SIZE, MANY)?;
-    lanes.push(Lane::new(format!("{MANY_SIZE}, {MANY} readers"), many));
+    lanes.push(Lane::new(name(&MANY_SIZE.to_string()), single, many));
     let pause = Duration::from_micros(options.pace);
-    let delays = latency::delays(&mut lanes, options.samples, pause, stop)?;
-    lanes.pop();
+    let mut delays = latency::delays(&mut lanes, options.samples, pause, stop)?;
+    let many = delays.split_off(single);
+    lanes.truncate(single);
     let count = (options.samples / 2).max(1);
     let rates = latency::rates(&mut lanes, options.turns, count, stop)?;
     drop(lanes);
@@ -116,6 +134,7 @@ fn measure(options: &Options, memory: &Path, disk: &Path, stop: &Stop) -> Result
     let sync = sync.map(|&size| tables::sync(memory, size, options.turns, stop));
     Ok(Figures {
         delays,
+        many,
         rates,
         unchanged,
         sync: sync.collect::<Result<_>>()?,
@@ -131,7 +150,7 @@ fn tables_of(figures: &Figures, options: &Options) -> Vec<Table> {
         options.pace, options.samples
     );
     let mut delays = Table::new(title, &columns);
-    for Delay { name, us, ratio } in &figures.delays {
+    for Delay { name, us, ratio } in figures.delays.iter().chain(&figures.many) {
         delays.row(cells(name, us, Some(*ratio)));
     }
     let mut rates = Table::new(
@@ -192,29 +211,24 @@ fn cells(name: &str, summary: &Summary, ratio: Option<f64>) -> Vec<String> {
 }
 
 fn json_of(figures: &Figures) -> Value {
-    let (floor, with_bus) = match figures.delays.split_first() {
-        Some((floor, rest)) => (floor.us, rest),
-        None => (Summary::default(), [].as_slice()),
-    };
-    // The lane with many readers comes last and is no table size.
-    let (many, sizes) = match with_bus.split_last() {
-        Some((many, rest)) => (many.clone(), rest),
-        None => (Delay::default(), [].as_slice()),
-    };
-    let rates = figures.rates.get(1..).unwrap_or_default();
-    let floor_rate = figures.rates.first().map_or(0.0, |rate| rate.publishes.p50);
+    let p50 = |delays: &[Delay], at: usize| rounded(delays.get(at).map_or(0.0, |d| d.us.p50));
+    let (floors, sizes) = figures.delays.split_at(FLOORS.min(figures.delays.len()));
+    let (floor_rates, rates) = figures.rates.split_at(FLOORS.min(figures.rates.len()));
+    let many = &figures.many;
     let sync = &figures.sync;
     json!({
-        "floor_p50_us": rounded(floor.p50),
-        "floor_p99_us": rounded(floor.p99),
+        "floor_p50_us": p50(floors, 0),
+        "floor_p99_us": rounded(floors.first().map_or(0.0, |d| d.us.p99)),
+        "floor_without_json_p50_us": p50(floors, 1),
         "publish_to_handler_p50_us": by_size(sizes.iter().map(|d| (d.name.clone(), d.us.p50))),
         "publish_to_handler_p99_us": by_size(sizes.iter().map(|d| (d.name.clone(), d.us.p99))),
         "publish_to_handler_x_floor": by_size(sizes.iter().map(|d| (d.name.clone(), d.ratio))),
-        "readers_10_p50_us": rounded(many.us.p50),
-        "readers_10_x_floor": rounded(many.ratio),
+        "readers_10_p50_us": p50(many, 1),
+        "floor_readers_10_p50_us": p50(many, 0),
+        "readers_10_x_floor": rounded(many.get(1).map_or(0.0, |d| d.ratio)),
         "publishes_per_s": by_size(rates.iter().map(|r| (r.name.clone(), r.publishes.p50))),
         "handled_per_s": by_size(rates.iter().map(|r| (r.name.clone(), r.through.p50))),
-        "floor_publishes_per_s": rounded(floor_rate),
+        "floor_publishes_per_s": rounded(floor_rates.first().map_or(0.0, |r| r.publishes.p50)),
         "unchanged_ns": by_size(figures.unchanged.iter().map(|(size, ns)| (size.to_string(), ns.p50))),
         "sync_keys_per_s": by_size(sync.iter().map(|s| (s.size.to_string(), s.keys_per_s.p50))),
         "floor_sync_keys_per_s": by_size(sync.iter().map(|s| (s.size.to_string(), s.floor_per_s.p50))),

@@ -17,6 +17,8 @@ pub struct Lane {
     pub name: String,
     /// Publisher and readers.
     pub stream: Stream,
+    /// Index of the lane that it is compared with.
+    floor: usize,
     /// Delays of each turn in microseconds.
     turns: Vec<Vec<f64>>,
     /// Publishes per second in each turn.
@@ -50,11 +52,12 @@ pub struct Rate {
 }
 
 impl Lane {
-    /// A lane without samples.
-    pub fn new(name: impl Into<String>, stream: Stream) -> Self {
+    /// A lane without samples, to be compared with the lane of index `floor`.
+    pub fn new(name: impl Into<String>, floor: usize, stream: Stream) -> Self {
         Self {
             name: name.into(),
             stream,
+            floor,
             turns: Vec::new(),
             rates: Vec::new(),
             through: Vec::new(),
@@ -62,7 +65,7 @@ impl Lane {
     }
 }
 
-/// Takes `samples` of each lane, 50 in a turn. The first lane is the floor.
+/// Takes `samples` of each lane, 50 in a turn.
 pub fn delays(
     lanes: &mut [Lane],
     samples: u32,
@@ -82,16 +85,17 @@ pub fn delays(
         let turns = lane.turns.iter();
         turns.map(|turn| median(turn.iter().copied())).collect()
     };
-    let floor = lanes.first().map(medians).unwrap_or_default();
     let figures = lanes.iter().map(|lane| Delay {
         name: lane.name.clone(),
         us: Summary::of(lane.turns.iter().flatten().copied()),
-        ratio: ratio(&medians(lane), &floor),
+        ratio: lanes
+            .get(lane.floor)
+            .map_or(0.0, |floor| ratio(&medians(lane), &medians(floor))),
     });
     Ok(figures.collect())
 }
 
-/// Publishes at full speed, `turns` times `count` objects in each lane. The first lane is the floor.
+/// Publishes at full speed, `turns` times `count` objects in each lane.
 pub fn rates(lanes: &mut [Lane], turns: u32, count: u32, stop: &Stop) -> Result<Vec<Rate>> {
     for _ in 0..turns {
         for lane in &mut *lanes {
@@ -101,15 +105,13 @@ pub fn rates(lanes: &mut [Lane], turns: u32, count: u32, stop: &Stop) -> Result<
             lane.through.push(per_second(count, seen.through_ns));
         }
     }
-    let floor = lanes
-        .first()
-        .map(|lane| lane.rates.clone())
-        .unwrap_or_default();
     let figures = lanes.iter().map(|lane| Rate {
         name: lane.name.clone(),
         publishes: Summary::of(lane.rates.iter().copied()),
         through: Summary::of(lane.through.iter().copied()),
-        ratio: ratio(&floor, &lane.rates),
+        ratio: lanes
+            .get(lane.floor)
+            .map_or(0.0, |floor| ratio(&floor.rates, &lane.rates)),
     });
     Ok(figures.collect())
 }

@@ -50,6 +50,9 @@ pub enum Role {
         /// The directory of the file.
         #[arg(long)]
         dir: PathBuf,
+        /// It is no JSON.
+        #[arg(long)]
+        bare: bool,
     },
     /// Opens the bus, reads one topic completely, and ends.
     Sync {
@@ -103,7 +106,7 @@ impl Role {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         match self {
             Self::Handler { table } => handle(table),
-            Self::Watcher { dir } => watch(dir),
+            Self::Watcher { dir, bare } => watch(dir, *bare),
             Self::Sync { table } => sync(table),
             Self::SyncRaw { dir } => {
                 let begin = now_ns();
@@ -130,7 +133,11 @@ impl Role {
         match self {
             Self::Handler { table } => of_table("handler", table),
             Self::Sync { table } => of_table("sync", table),
-            Self::Watcher { dir } => vec!["watcher".into(), format!("--dir={}", text(dir))],
+            Self::Watcher { dir, bare } => {
+                let mut words = vec!["watcher".into(), format!("--dir={}", text(dir))];
+                words.extend(bare.then(|| "--bare".to_owned()));
+                words
+            }
             Self::SyncRaw { dir } => vec!["sync-raw".into(), format!("--dir={}", text(dir))],
             Self::Early { root } => vec!["early".into(), format!("--root={}", text(root))],
         }
@@ -255,8 +262,8 @@ fn handle(table: &Table) -> Result<()> {
     })
 }
 
-fn watch(dir: &Path) -> Result<()> {
-    let watcher = RawWatcher::new(dir)?;
+fn watch(dir: &Path, bare: bool) -> Result<()> {
+    let watcher = RawWatcher::new(dir, bare)?;
     say(&"ready")?;
     let mut recorder = Recorder::new();
     watcher.follow(|stamp| match recorder.take(stamp, now_ns()) {

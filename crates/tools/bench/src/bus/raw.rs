@@ -1,4 +1,7 @@
-//! The floor: the same files and the same notice as the bus, by bare system calls, without JSON, types or readiness.
+//! The floor: the same files and the same notice as the bus, by bare system calls, without tables or readiness.
+//!
+//! *Bare* files hold bytes that nobody looks at but for their head; the others hold the object that the bus publishes, as
+//! JSON, made by the writer and parsed by the reader: nothing that hands objects on can do without that.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 
-use crate::object::Stamp;
+use crate::object::{Sample, Stamp};
 
 /// As long as the object that the bus publishes.
 const SIZE: usize = 1024;
@@ -20,6 +23,7 @@ const HEAD: usize = 17;
 /// Replaces one file by rename.
 #[derive(Debug)]
 pub struct RawWriter {
+    object: Option<Sample>,
     dir: PathBuf,
     staged: PathBuf,
     target: PathBuf,
@@ -27,12 +31,13 @@ pub struct RawWriter {
 }
 
 impl RawWriter {
-    /// A writer of one file in `dir/watched`; a `durable` one has each version on the medium when [`put`](Self::put)
-    /// returns.
-    pub fn new(dir: &Path, durable: bool) -> Result<Self> {
+    /// A writer of one file in `dir/watched`, bare or an `object`; a `durable` one has each version on the medium when
+    /// [`put`](Self::put) returns.
+    pub fn new(dir: &Path, object: Option<Sample>, durable: bool) -> Result<Self> {
         let watched = dir.join("watched");
         fs::create_dir_all(&watched).with_context(|| format!("make {}", watched.display()))?;
         Ok(Self {
+            object,
             staged: dir.join("staged"),
             target: watched.join("object.json"),
             dir: watched,
@@ -47,12 +52,19 @@ impl RawWriter {
 
     /// Writes a new version.
     pub fn put(&mut self, stamp: Stamp) -> Result<()> {
+        let bytes = match &mut self.object {
+            Some(object) => {
+                object.stamp = stamp;
+                serde_json::to_vec(object)?
+            }
+            None => encode(stamp).to_vec(),
+        };
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .open(&self.staged)?;
-        file.write_all(&encode(stamp))?;
+        file.write_all(&bytes)?;
         if self.durable {
             file.sync_data()?;
         }
@@ -69,17 +81,19 @@ impl RawWriter {
 pub struct RawWatcher {
     notices: OwnedFd,
     target: PathBuf,
+    bare: bool,
 }
 
 impl RawWatcher {
     /// Watches the directory of a [`RawWriter`].
-    pub fn new(dir: &Path) -> Result<Self> {
+    pub fn new(dir: &Path, bare: bool) -> Result<Self> {
         let notices = init(CreateFlags::CLOEXEC)?;
         add_watch(&notices, dir, WatchFlags::MOVED_TO | WatchFlags::ONLYDIR)
             .with_context(|| format!("watch {}", dir.display()))?;
         Ok(Self {
             notices,
             target: dir.join("object.json"),
+            bare,
         })
     }
 
@@ -89,10 +103,22 @@ impl RawWatcher {
         let mut notices = Reader::new(&self.notices, &mut buffer);
         loop {
             notices.next()?;
-            let mut bytes = [0; SIZE];
-            File::open(&self.target)?.read_exact(&mut bytes)?;
-            each(decode(&bytes)?)?;
+            each(self.read()?)?;
         }
+    }
+}
+
+impl RawWatcher {
+    fn read(&self) -> Result<Stamp> {
+        let mut file = File::open(&self.target)?;
+        if self.bare {
+            let mut bytes = [0; SIZE];
+            file.read_exact(&mut bytes)?;
+            return decode(&bytes);
+        }
+        let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
+        file.read_exact(&mut bytes)?;
+        Ok(serde_json::from_slice::<Sample>(&bytes)?.stamp)
     }
 }
 
@@ -139,21 +165,24 @@ mod tests {
 
     #[test]
     fn a_watcher_sees_what_is_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = RawWriter::new(dir.path(), true).unwrap();
-        let watcher = RawWatcher::new(writer.dir()).unwrap();
-        let stamp = Stamp {
-            seq: 1,
-            sent_ns: 2,
-            last: true,
-        };
-        writer.put(stamp).unwrap();
-        let mut seen = None;
-        let end = watcher.follow(|stamp| {
-            seen = Some(stamp);
-            anyhow::bail!("enough")
-        });
-        assert!(end.is_err() && seen == Some(stamp));
-        assert_eq!(read_all(writer.dir()).unwrap(), 1);
+        for object in [None, Some(Sample::new(0))] {
+            let dir = tempfile::tempdir().unwrap();
+            let bare = object.is_none();
+            let mut writer = RawWriter::new(dir.path(), object, true).unwrap();
+            let watcher = RawWatcher::new(writer.dir(), bare).unwrap();
+            let stamp = Stamp {
+                seq: 1,
+                sent_ns: 2,
+                last: true,
+            };
+            writer.put(stamp).unwrap();
+            let mut seen = None;
+            let end = watcher.follow(|stamp| {
+                seen = Some(stamp);
+                anyhow::bail!("enough")
+            });
+            assert!(end.is_err() && seen == Some(stamp));
+            assert_eq!(read_all(writer.dir()).unwrap(), 1);
+        }
     }
 }

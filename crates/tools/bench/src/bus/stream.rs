@@ -25,8 +25,8 @@ pub struct Stream {
 }
 
 enum Source {
-    Raw(RawWriter),
-    Bus(Round),
+    Raw(Box<RawWriter>),
+    Bus(Box<Round>),
 }
 
 /// The table that is gone round.
@@ -48,16 +48,18 @@ pub struct Seen {
 }
 
 impl Stream {
-    /// The floor: one file, replaced by rename, below `dir`.
-    pub fn raw(dir: &Path) -> Result<Self> {
-        let mut writer = RawWriter::new(dir, false)?;
+    /// The floor: one file below `dir`, replaced by rename, with so many `readers`; `bare` or with the bus's object in it.
+    pub fn raw(dir: &Path, bare: bool, readers: usize) -> Result<Self> {
+        let object = (!bare).then(|| Sample::new(0));
+        let mut writer = RawWriter::new(dir, object, false)?;
         writer.put(Stamp::default())?;
-        let peers = vec![Peer::ready(&Role::Watcher {
+        let role = Role::Watcher {
             dir: writer.dir().to_owned(),
-        })?];
+            bare,
+        };
         Ok(Self {
-            source: Source::Raw(writer),
-            peers,
+            source: Source::Raw(Box::new(writer)),
+            peers: start(&role, readers)?,
             seq: 0,
         })
     }
@@ -71,15 +73,13 @@ impl Stream {
             size,
         };
         let publisher = fill(&table)?;
-        let role = Role::Handler { table };
-        let peers = (0..readers).map(|_| Peer::ready(&role));
         Ok(Self {
-            source: Source::Bus(Round {
+            source: Source::Bus(Box::new(Round {
                 publisher,
                 keys: (0..size).map(key).collect(),
                 object: Sample::new(0),
-            }),
-            peers: peers.collect::<Result<_>>()?,
+            })),
+            peers: start(&Role::Handler { table }, readers)?,
             seq: 0,
         })
     }
@@ -124,6 +124,10 @@ impl Source {
             }
         }
     }
+}
+
+fn start(role: &Role, readers: usize) -> Result<Vec<Peer>> {
+    (0..readers).map(|_| Peer::ready(role)).collect()
 }
 
 /// Publishes a whole table.
