@@ -455,6 +455,17 @@ mod tests {
     }
 
     #[test]
+    fn a_boundless_backoff_is_long_not_a_panic() {
+        let boundless = Backoff {
+            first: Duration::MAX,
+            max: Duration::MAX,
+            permanent: Some(Duration::MAX),
+        };
+        assert!(boundless.delay(u32::MAX, true, 1.0).unwrap() > S(3600));
+        assert!(boundless.delay(1, false, f64::MAX).unwrap() > S(3600));
+    }
+
+    #[test]
     fn what_builds_upon_a_failed_action_waits() {
         let mut ledger = Ledger::new();
         start(&mut ledger, &Do("a", 0));

@@ -589,7 +589,7 @@ async fn a_purge_makes_new_volumes_also_when_the_list_changed_earlier() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_app_that_goes_while_its_guest_may_be_starting_keeps_its_volumes() {
+async fn an_app_that_goes_while_its_guest_may_be_starting_keeps_its_parts() {
     let mut d = Device::new();
     d.domains.set_ready().unwrap();
     d.want(&[app(1)]);
@@ -609,6 +609,7 @@ async fn an_app_that_goes_while_its_guest_may_be_starting_keeps_its_volumes() {
         1,
         "domainmgr has said nothing yet"
     );
+    assert_eq!(d.rows(&APP_NETWORK_CONFIG).len(), 1);
     d.settle().await;
     assert!(d.rows(&VOLUME_REF_CONFIG).is_empty() && d.rows(&DOMAIN_CONFIG).is_empty());
 }
