@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use bench::{bus, bus::peer::Role, stop::Stop};
+use bench::{bus, bus::peer::Role, device, stop::Stop};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -18,6 +18,10 @@ struct Arguments {
 enum What {
     /// The bus, beside what the kernel needs for the same files.
     Bus(bus::Options),
+    /// A whole device: times to ready and to a guest, memory, processor, sizes.
+    Device(device::Options),
+    /// Both.
+    All,
     /// A process at the other end.
     #[command(hide = true)]
     Peer {
@@ -27,7 +31,7 @@ enum What {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match run(&Arguments::parse().what) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -36,12 +40,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
-    match &arguments.what {
-        What::Bus(options) => {
-            let stop = Stop::watch()?;
-            stop.or_done(bus::run(options, &stop))
+fn run(what: &What) -> Result<()> {
+    let stop = Stop::watch()?;
+    let done = match what {
+        What::Peer { role } => return role.play(),
+        What::Bus(options) => bus::run(options, &stop),
+        What::Device(options) => device::run(options, &stop),
+        What::All => {
+            for part in ["bus", "device"] {
+                run(&Arguments::try_parse_from(["bench", part])?.what)?;
+            }
+            Ok(())
         }
-        What::Peer { role } => role.play(),
-    }
+    };
+    stop.or_done(done)
 }
