@@ -98,11 +98,8 @@ fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<()> {
     stage.add_image("tiny.qcow2", &image.path)?;
     marks.note(Mark::World);
     let go_on = || {
-        if stop.load(Ordering::SeqCst) {
-            bail!("interrupted")
-        } else {
-            Ok(())
-        }
+        ensure!(!stop.load(Ordering::SeqCst), "interrupted");
+        Ok(())
     };
     go_on()?;
     stage.power_on()?;

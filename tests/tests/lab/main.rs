@@ -1,0 +1,8 @@
+//! Whole devices for real: supervisor, services, QEMU guests, networks, controller.
+//!
+//! Each test has a world of its own; nextest runs them one at a time (`.config/nextest.toml`).
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod faults;
+mod life;
+mod support;
