@@ -3,6 +3,9 @@
 //! protox parses the schemas, prost writes the binary codec, pbjson the canonical proto3 JSON.
 //! The descriptor set is kept beside them so that tests and `xtask` can compare its numbers with
 //! the facts of the wire.
+//!
+//! Maps are ordered, so that equal messages are equal bytes: signatures, hashes of configs and the question whether there
+//! is news to report are answered from the bytes.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -40,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("eve.fds"), &bytes)?;
 
     prost_build::Config::new()
+        .btree_map(["."])
         .compile_well_known_types()
         .extern_path(".google.protobuf", "::pbjson_types")
         .compile_fds(set)?;
@@ -47,6 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A device or a controller newer than this build may send fields that it does not know.
     pbjson_build::Builder::new()
         .register_descriptors(&bytes)?
+        .btree_map(["."])
         .ignore_unknown_fields()
         .build(&["."])?;
     Ok(())

@@ -1,6 +1,6 @@
 //! Networks, ports and network instances.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::common::{
@@ -161,7 +161,7 @@ fn physical_io(port: &Port) -> PhysicalIo {
         usage_policy: Some(PhyIoUsagePolicy {
             free_uplink: port.cost == 0,
         }),
-        cbattr: HashMap::new(),
+        cbattr: BTreeMap::new(),
         ..PhysicalIo::default()
     }
 }
