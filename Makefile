@@ -3,7 +3,7 @@
 
 # What the product and its tests call: guests, networks, images, certificates of tests.
 PACKAGES := qemu-system-x86 qemu-utils seabios ovmf dnsmasq-base nftables iproute2 conntrack busybox \
-	mtools syslinux syslinux-common fdisk xorriso genisoimage kmod mmdebstrap e2fsprogs curl gcc libc6-dev make git ca-certificates
+	mtools syslinux syslinux-common fdisk xorriso genisoimage kmod mmdebstrap e2fsprogs curl iputils-ping procps util-linux gcc libc6-dev make git ca-certificates
 SERVICES := -p supervisor -p zedagent -p reporter -p zedmanager -p volumemgr -p downloader -p verifier -p domainmgr \
 	-p zedrouter -p nim -p nodeagent -p eve -p evc -p lab -p demo
 CARGO := cargo --locked

@@ -9,8 +9,9 @@ use std::{collections::BTreeSet, path::Path};
 
 use bus::{Object, Topic, compat::check};
 use model::topics::{
-    ALL, APP_COMMAND_COUNTERS, APP_INTERFACE_TO_NUM, CONFIG_ITEMS, CONTROLLER_CERT, DELIVERY_JOURNAL,
-    DEVICE_OP_COUNTERS, DEVICE_PORT_CONFIG_LIST, ONBOARDING_STATUS, REBOOT_RECORD, UUID_PAIR_TO_NUM,
+    ALL, APP_COMMAND_COUNTERS, APP_INTERFACE_TO_NUM, CONFIG_ITEMS, CONTROLLER_CERT,
+    DELIVERY_JOURNAL, DEVICE_OP_COUNTERS, DEVICE_PORT_CONFIG_LIST, ONBOARDING_STATUS,
+    REBOOT_RECORD, UUID_PAIR_TO_NUM,
 };
 
 fn one<T: Object>(topic: &Topic<T>, checked: &mut BTreeSet<&'static str>) {
@@ -33,6 +34,10 @@ fn objects_of_released_versions_are_read_and_written() {
     one(&DELIVERY_JOURNAL, &mut checked);
     one(&DEVICE_OP_COUNTERS, &mut checked);
     one(&REBOOT_RECORD, &mut checked);
-    let persistent: BTreeSet<&str> = ALL.iter().filter(|t| t.persistent).map(|t| t.name).collect();
+    let persistent: BTreeSet<&str> = ALL
+        .iter()
+        .filter(|t| t.persistent)
+        .map(|t| t.name)
+        .collect();
     assert_eq!(checked, persistent, "every persistent topic has fixtures");
 }
