@@ -33,6 +33,7 @@ pub use failure::{Failure, Phase, Reason};
 pub use hosts::Hosts;
 pub use port::Port;
 pub use proxy::{BadProxy, Proxy, ProxyAddress, ProxyKind, ProxyRules};
+pub use resolver::{DnsError, lookup};
 pub use status::ports;
 pub use tls::{Roots, Tls, TlsError};
 

@@ -69,6 +69,19 @@ pub enum DnsError {
     },
 }
 
+/// Asks the DNS servers of one attempt for the addresses of `name` in the family of the attempt's source, in
+/// their order; each gets an equal share of `timeout`. Names in `hosts` are not asked for.
+pub async fn lookup(
+    attempt: &Attempt,
+    hosts: Arc<Hosts>,
+    name: &str,
+    timeout: Duration,
+) -> Result<Vec<IpAddr>, DnsError> {
+    PortResolver::new(attempt, hosts, timeout, Arc::default())
+        .lookup(name)
+        .await
+}
+
 /// The resolver of one attempt.
 pub(crate) struct PortResolver {
     port: String,

@@ -48,6 +48,8 @@ pub struct Table<T> {
     pub quarantined: Vec<String>,
     /// When objects were last written.
     pub changed: BTreeMap<String, Timestamp>,
+    /// When the writer completed it.
+    pub ready_at: Option<Timestamp>,
 }
 
 impl<T: Object> Table<T> {
@@ -61,6 +63,7 @@ impl<T: Object> Table<T> {
             unreadable: BTreeMap::new(),
             quarantined: Vec::new(),
             changed: BTreeMap::new(),
+            ready_at: None,
         };
         let Some(raw) = snapshot.topics.get(&path(topic.service(), topic.name())) else {
             return table;
@@ -71,6 +74,7 @@ impl<T: Object> Table<T> {
             unreadable,
             quarantined,
             changed,
+            ready_at,
         } = raw;
         table.known = true;
         table.ready = info.ready;
@@ -85,6 +89,7 @@ impl<T: Object> Table<T> {
         }
         table.quarantined.clone_from(quarantined);
         table.changed.clone_from(changed);
+        table.ready_at = *ready_at;
         table
     }
 
@@ -102,6 +107,8 @@ impl<T: Object> Table<T> {
             ready: self.ready,
             unreadable: &self.unreadable,
             quarantined: &self.quarantined,
+            newest: self.changed.values().max().copied(),
+            ready_at: self.ready_at,
         }
     }
 }
@@ -121,6 +128,10 @@ pub struct TopicState<'a> {
     pub unreadable: &'a BTreeMap<String, String>,
     /// Names of objects that were moved away.
     pub quarantined: &'a [String],
+    /// When the newest object was written.
+    pub newest: Option<Timestamp>,
+    /// When the writer completed it.
+    pub ready_at: Option<Timestamp>,
 }
 
 macro_rules! tables {
@@ -215,6 +226,14 @@ impl Device {
     /// The configuration properties in force.
     pub fn items(&self) -> ConfigItemValueMap {
         self.config_items.get("global").cloned().unwrap_or_default()
+    }
+
+    /// When the newest object was written.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.topics()
+            .into_iter()
+            .filter_map(|topic| topic.newest)
+            .max()
     }
 
     /// The device's own network.

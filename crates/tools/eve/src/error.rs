@@ -28,6 +28,14 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A file is no support bundle.
+    #[error("{} is no support bundle that can be read: {reason}", path.display())]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// Standard output is gone or full.
     #[error("can't write the answer: {0}")]
     Output(std::io::Error),
@@ -86,6 +94,7 @@ impl Error {
             )
             | Self::NoDevice { .. }
             | Self::Io { .. }
+            | Self::Bundle { .. }
             | Self::Output(_) => 4,
             Self::Refused { .. } => 5,
         }

@@ -5,9 +5,13 @@
 //!
 //! - [`snapshot`] is everything on the bus at one moment, [`device`] the same with types.
 //! - [`mod@why`] is the heart: a pure walk from an object to the first condition that blocks it.
+//! - [`mod@check`] judges what can be looked at, [`timeline`] orders what happened since the boot, [`bundle`]
+//!   packs all of it for somebody elsewhere, without secrets.
 //! - `cli` is the command line; each subcommand has a file below it.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
+pub mod check;
 pub mod cli;
 pub mod device;
 pub mod difference;
@@ -15,8 +19,10 @@ mod error;
 pub mod find;
 pub mod logline;
 pub mod output;
+mod process;
 pub mod snapshot;
 pub mod tail;
+pub mod timeline;
 pub mod why;
 pub mod words;
 

@@ -59,6 +59,9 @@ pub struct RawTable {
     /// When objects were last written, by key, where the file system tells.
     #[serde(default)]
     pub changed: BTreeMap<String, Timestamp>,
+    /// When its writer completed it, where the file system tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<Timestamp>,
 }
 
 impl Snapshot {
@@ -84,6 +87,7 @@ impl Snapshot {
                 quarantined: names(&dir.join(".quarantine")),
                 unreadable: Vec::new(),
                 changed: BTreeMap::new(),
+                ready_at: written(&dir.join("ready")),
                 rows,
                 info,
             };
@@ -140,6 +144,12 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+/// When a file was written.
+fn written(file: &Path) -> Option<Timestamp> {
+    let modified = fs::symlink_metadata(file).and_then(|found| found.modified());
+    modified.ok().and_then(|at| Timestamp::try_from(at).ok())
+}
+
 fn stem(file: &Path) -> Option<String> {
     let name = file.file_name()?.to_str()?;
     Some(name.strip_suffix(".json")?.to_owned())
@@ -152,8 +162,7 @@ fn look_at_files(dir: &Path, table: &mut RawTable) {
         let file = entry.path();
         let Some(name) = stem(&file) else { continue };
         if table.rows.contains_key(&name) {
-            let written = entry.metadata().and_then(|found| found.modified());
-            if let Some(at) = written.ok().and_then(|at| Timestamp::try_from(at).ok()) {
+            if let Some(at) = written(&file) {
                 table.changed.insert(name, at);
             }
         } else if let Ok(bytes) = fs::read(&file)

@@ -32,6 +32,9 @@ pub(super) struct Global {
     /// Directory that holds run/ and persist/ of the device: a live one's, or a copy
     #[arg(long, global = true, default_value = "/", value_name = "DIR")]
     pub(super) root: PathBuf,
+    /// Read the device in a support bundle instead, as it was when that was made
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) bundle: Option<PathBuf>,
     /// Answer in JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -80,6 +83,15 @@ pub(super) enum Command {
     /// Why something is not as wanted: the first condition that blocks it
     #[command(after_help = "Without NAME: everything (of the kind) that is not as wanted.")]
     Why(WhyArgs),
+    /// What an operator would look at: numbered checks with verdicts and remedies
+    #[command(
+        after_help = "Exit code 1 when a check has failed; warnings and skipped checks don't count.\nRun it as root: what can't be looked at is skipped."
+    )]
+    Check(CheckArgs),
+    /// From boot to ready: every service and object with its phases
+    Timeline(TimelineArgs),
+    /// One archive with everything that is needed to understand the device, without its secrets
+    SupportBundle(BundleArgs),
     /// What services and their helpers have printed
     Logs(LogArgs),
     /// The device on one screen
@@ -184,6 +196,37 @@ impl WhyArgs {
             }
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Groups (identity, network, storage, machine, services, sandbox), names or numbers of checks; all if none
+    /// is given. `sandbox` also shows what every process may
+    #[arg(value_name = "GROUP|CHECK|NUMBER")]
+    pub(super) which: Vec<String>,
+    /// Only warnings and failures
+    #[arg(long, short)]
+    pub(super) problems: bool,
+    /// The list of checks instead
+    #[arg(long)]
+    pub(super) list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TimelineArgs {
+    /// Also what happened after the device was ready
+    #[arg(long, short)]
+    pub(super) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BundleArgs {
+    /// The archive; by default one that is named after device and time, in the current directory
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    /// Also what applications printed on their consoles, which may hold their secrets
+    #[arg(long)]
+    pub(super) consoles: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,14 @@
 //! The command line: what can be typed, and one file per subcommand.
 
 mod args;
+mod bundle;
+mod check;
 mod diff;
 mod get;
 mod logs;
 mod ps;
 mod status;
+mod timeline;
 mod watch;
 mod why;
 mod write;
@@ -56,7 +59,14 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Verdict, Error> {
-    let Cli { global, command } = cli;
+    let Cli {
+        mut global,
+        command,
+    } = cli;
+    let _opened = match global.bundle.clone() {
+        None => None,
+        Some(file) => Some(unpack(&file, &mut global, &command)?),
+    };
     let out = Output::of_process(global.json);
     match command {
         Command::Ps => ps::ps(&global, out),
@@ -65,7 +75,10 @@ fn run(cli: Cli) -> Result<Verdict, Error> {
         Command::Put(args) => write::put(&global, &args),
         Command::Delete(args) => write::delete(&global, &args),
         Command::Diff(args) => diff::diff(&global, out, &args),
+        Command::Check(args) => check::check(&global, out, &args),
         Command::Why(args) => why::why(&global, out, &args),
+        Command::Timeline(args) => timeline::timeline(&global, out, &args),
+        Command::SupportBundle(args) => bundle::bundle(&global, out, &args),
         Command::Logs(args) => logs::logs(&global, out, &args),
         Command::Status => status::status(&global, out),
         Command::Completions { shell } => {
@@ -75,6 +88,39 @@ fn run(cli: Cli) -> Result<Verdict, Error> {
             Ok(Verdict::Good)
         }
     }
+}
+
+/// Makes a bundle the device that is asked about.
+fn unpack(
+    file: &std::path::Path,
+    global: &mut Global,
+    command: &Command,
+) -> Result<crate::bundle::Opened, Error> {
+    if global.root != std::path::Path::new("/") {
+        return Err(Error::Usage(
+            "a device is in a directory (--root) or in a bundle (--bundle), not in both".to_owned(),
+        ));
+    }
+    match command {
+        Command::Put(_) | Command::Delete(_) | Command::Watch(_) | Command::SupportBundle(_) => {
+            return Err(Error::Usage(
+                "a bundle is read only, and nothing in it changes".to_owned(),
+            ));
+        }
+        Command::Ps
+        | Command::Get(_)
+        | Command::Diff(_)
+        | Command::Why(_)
+        | Command::Check(_)
+        | Command::Timeline(_)
+        | Command::Logs(_)
+        | Command::Status
+        | Command::Completions { .. } => {}
+    }
+    let opened = crate::bundle::open(file)?;
+    global.root = opened.root();
+    global.at = global.at.or(Some(At::Time(opened.at())));
+    Ok(opened)
 }
 
 /// The device as it is, seen from the time that was asked for.

@@ -12,8 +12,7 @@ use crate::{
 
 pub(super) fn ps(global: &Global, out: Output) -> Result<Verdict, Error> {
     let device = Device::of(&snapshot(global)?);
-    let mut units: Vec<&ServiceStatus> = device.services.rows.values().collect();
-    units.sort_by_key(|unit| order(&unit.name));
+    let units = units(&device);
     if out.json {
         output::json(&units)?;
         return Ok(Verdict::Good);
@@ -21,13 +20,24 @@ pub(super) fn ps(global: &Global, out: Output) -> Result<Verdict, Error> {
     if units.is_empty() {
         eprintln!("eve: the supervisor has published no unit");
     }
-    let rows: Vec<_> = units
-        .iter()
-        .map(|unit| row(&device, unit, device.at))
+    output::print(&text(out, &device))?;
+    Ok(Verdict::Good)
+}
+
+/// The table.
+pub(super) fn text(out: Output, device: &Device) -> String {
+    let rows: Vec<_> = units(device)
+        .into_iter()
+        .map(|unit| row(device, unit, device.at))
         .collect();
     let header = ["UNIT", "STATE", "PID", "RESTARTS", "MEMORY", "SINCE", ""];
-    output::print(&out.table(&header, &rows))?;
-    Ok(Verdict::Good)
+    out.table(&header, &rows)
+}
+
+fn units(device: &Device) -> Vec<&ServiceStatus> {
+    let mut units: Vec<&ServiceStatus> = device.services.rows.values().collect();
+    units.sort_by_key(|unit| order(&unit.name));
+    units
 }
 
 /// Helpers stand below their owner.

@@ -35,9 +35,9 @@ struct Screen<'a> {
 
 pub(super) fn status(global: &Global, out: Output) -> Result<Verdict, Error> {
     let device = Device::of(&snapshot(global)?);
-    let troubles = why::troubles(&device, None);
-    let ports = device.ports().map_or(&[][..], |network| &network.ports);
     if out.json {
+        let troubles = why::troubles(&device, None);
+        let ports = device.ports().map_or(&[][..], |network| &network.ports);
         output::json(&Screen {
             at: device.at,
             onboarding: device.onboarding.get("global"),
@@ -51,12 +51,19 @@ pub(super) fn status(global: &Global, out: Output) -> Result<Verdict, Error> {
         })?;
         return Ok(Verdict::Good);
     }
-    let mut text = out.table(&[], &head(&device));
-    section(&mut text, &out.table(&PORTS, &port_rows(ports)));
-    section(&mut text, &out.table(&APPS, &app_rows(&device)));
-    section(&mut text, &trouble_lines(out, &troubles, device.at));
-    output::print(&text)?;
+    output::print(&text(out, &device))?;
     Ok(Verdict::Good)
+}
+
+/// The screen as text.
+pub(super) fn text(out: Output, device: &Device) -> String {
+    let troubles = why::troubles(device, None);
+    let ports = device.ports().map_or(&[][..], |network| &network.ports);
+    let mut text = out.table(&[], &head(device));
+    section(&mut text, &out.table(&PORTS, &port_rows(ports)));
+    section(&mut text, &out.table(&APPS, &app_rows(device)));
+    section(&mut text, &trouble_lines(out, &troubles, device.at));
+    text
 }
 
 const PORTS: [&str; 6] = ["PORT", "LABEL", "USE", "COST", "ADDRESSES", "DNS"];

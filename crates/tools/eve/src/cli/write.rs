@@ -1,10 +1,6 @@
 //! `eve put` and `eve delete`: feeding a service that runs alone.
 
-use std::{
-    fs,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, io::Read as _, path::Path};
 
 use bus::Bus;
 use model::service::ServicePhase;
@@ -14,7 +10,7 @@ use super::{
     Verdict,
     args::{DeleteArgs, Global, PutArgs},
 };
-use crate::{Device, Error, Snapshot, device, snapshot::IDENTITY};
+use crate::{Device, Error, Snapshot, device, process, snapshot::IDENTITY};
 
 /// Larger input is not an object.
 const LARGEST: u64 = 64 << 20;
@@ -105,7 +101,7 @@ fn read(file: &Path) -> Result<Value, Error> {
 
 /// Refuses while the service runs: it would overwrite the object, or act on a wrong one.
 fn idle(root: &Path, service: &str) -> Result<(), Error> {
-    let process = by_supervisor(root, service).or_else(|| by_hand(root, service));
+    let process = by_supervisor(root, service).or_else(|| process::by_hand(root, service));
     match process {
         None => Ok(()),
         Some(pid) => Err(Error::Refused {
@@ -129,43 +125,7 @@ fn by_supervisor(root: &Path, service: &str) -> Option<u32> {
         }
     };
     // The row may be older than a crash of both.
-    let is_it = program(&command_line(pid)?).is_some_and(|program| program == service);
+    let is_it =
+        process::program(&process::command_line(pid)?).is_some_and(|program| program == service);
     is_it.then_some(pid)
-}
-
-/// A process with the service's name that works below the same root.
-fn by_hand(root: &Path, service: &str) -> Option<u32> {
-    let root = fs::canonicalize(root).ok()?;
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid| {
-            command_line(*pid).is_some_and(|line| {
-                program(&line).is_some_and(|program| program == service)
-                    && root_of(*pid, &line).is_some_and(|its| its == root)
-            })
-        })
-}
-
-fn command_line(pid: u32) -> Option<Vec<String>> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let line: Vec<String> = bytes
-        .split(|byte| *byte == 0)
-        .map(|word| String::from_utf8_lossy(word).into_owned())
-        .collect();
-    (!line.first()?.is_empty()).then_some(line)
-}
-
-fn program(line: &[String]) -> Option<&str> {
-    Path::new(line.first()?).file_name()?.to_str()
-}
-
-fn root_of(pid: u32, line: &[String]) -> Option<PathBuf> {
-    let value = line.iter().enumerate().find_map(|(index, word)| {
-        word.strip_prefix("--root=")
-            .or_else(|| (word == "--root").then(|| line.get(index + 1).map(String::as_str))?)
-    });
-    // A relative path is meant from where the process was started.
-    let base = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
-    fs::canonicalize(base.join(value.unwrap_or("/"))).ok()
 }

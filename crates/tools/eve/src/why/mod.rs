@@ -42,6 +42,7 @@ pub(crate) use app::phase as app_phase;
 pub(crate) use controller::{attest_phase, config_source, onboard_phase};
 pub(crate) use network::port_state;
 pub use property::Property;
+pub(crate) use service::phase as service_phase;
 pub use text::{answer as answer_text, first_line, troubles as troubles_text};
 pub use whole::{Trouble, troubles};
 

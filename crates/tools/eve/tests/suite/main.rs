@@ -1,6 +1,8 @@
 //! `eve` on directories of devices: what it says, and what the command does.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bundle;
+mod check;
 mod cli;
 mod controller;
 mod device;
@@ -9,3 +11,4 @@ mod image;
 mod network;
 mod properties;
 mod service;
+mod timeline;

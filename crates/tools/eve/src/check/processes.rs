@@ -1,0 +1,210 @@
+//! `/proc` as text: capabilities, `status`, sockets. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::facts::Process;
+
+/// The kernel's capabilities, in the order of their bits.
+const NAMES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// The bit of a capability.
+pub(super) fn bit(name: &str) -> Option<u64> {
+    NAMES
+        .iter()
+        .position(|other| *other == name)
+        .map(|index| 1 << index)
+}
+
+/// The names of a set; bits of a newer kernel by number.
+pub(super) fn capability_names(set: u64) -> Vec<String> {
+    (0..64)
+        .filter(|index| set & (1 << index) != 0)
+        .map(|index| match NAMES.get(index) {
+            Some(name) => (*name).to_owned(),
+            None => format!("CAP_{index}"),
+        })
+        .collect()
+}
+
+/// Reads `/proc/<pid>/status`; `None` when a line that matters is missing.
+pub(super) fn status(text: &str) -> Option<Process> {
+    let field = |name: &str| {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+    };
+    // Real, effective, saved, file system.
+    let second = |name| field(name)?.split_whitespace().nth(1)?.parse().ok();
+    let hex = |name| u64::from_str_radix(field(name)?, 16).ok();
+    Some(Process {
+        pid: field("Pid")?.parse().ok()?,
+        uid: second("Uid")?,
+        gid: second("Gid")?,
+        groups: field("Groups")?
+            .split_whitespace()
+            .filter_map(|gid| gid.parse().ok())
+            .collect(),
+        effective: hex("CapEff")?,
+        bounding: hex("CapBnd")?,
+        no_new_privileges: field("NoNewPrivs")? == "1",
+        seccomp: field("Seccomp")?.parse().ok()?,
+    })
+}
+
+/// The process's id in its own namespace, the innermost.
+pub(super) fn inner_pid(status: &str) -> Option<u32> {
+    let mut lines = status.lines();
+    let pids = lines.find_map(|line| line.strip_prefix("NSpid:"))?;
+    pids.split_whitespace().next_back()?.parse().ok()
+}
+
+/// Sockets of a file such as `/proc/net/tcp`: those that accept, with their inodes.
+pub(super) fn sockets(text: &str, tcp: bool) -> Vec<(SocketAddr, u64)> {
+    text.lines()
+        .skip(1)
+        .filter_map(|line| socket(line, tcp))
+        .collect()
+}
+
+fn socket(line: &str, tcp: bool) -> Option<(SocketAddr, u64)> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (local, remote, state, inode) = (
+        fields.get(1)?,
+        fields.get(2)?,
+        fields.get(3)?,
+        fields.get(9)?,
+    );
+    // 0A: listening. UDP has 07 for "open", and no peer.
+    let accepts = if tcp {
+        *state == "0A"
+    } else {
+        *state == "07" && remote.ends_with(":0000")
+    };
+    if !accepts {
+        return None;
+    }
+    Some((address(local)?, inode.parse().ok()?))
+}
+
+/// `0100007F:0035`: words in the machine's order.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let words: Vec<u32> = (0..ip.len() / 8)
+        .map(|index| u32::from_str_radix(&ip[index * 8..index * 8 + 8], 16))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let ip = match words.as_slice() {
+        [word] => IpAddr::V4(Ipv4Addr::from(word.to_ne_bytes())),
+        [a, b, c, d] => {
+            let mut bytes = [0; 16];
+            for (chunk, word) in bytes.chunks_exact_mut(4).zip([a, b, c, d]) {
+                chunk.copy_from_slice(&word.to_ne_bytes());
+            }
+            IpAddr::V6(Ipv6Addr::from(bytes))
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_kernels_names_are_those_of_units() {
+        for capability in units::Capability::ALL {
+            assert!(bit(capability.as_str()).is_some(), "{capability}");
+        }
+        assert_eq!(
+            capability_names(0x1401),
+            ["CAP_CHOWN", "CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN"]
+        );
+        assert_eq!(capability_names(1 << 63), ["CAP_63"]);
+    }
+
+    #[test]
+    fn a_status_is_read() {
+        let text = "Name:\tnim\nPid:\t26966\nNSpid:\t26966\t5\nUid:\t47109\t47109\t47109\t47109\nGid:\t47100\t47100\t47100\t47100\nGroups:\t1 2 \nCapEff:\t0000000000003400\nCapBnd:\t0000000000003400\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+        let process = status(text).unwrap();
+        assert_eq!(
+            (process.uid, process.gid, process.groups.as_slice()),
+            (47_109, 47_100, &[1, 2][..])
+        );
+        assert_eq!(
+            (
+                process.effective,
+                process.no_new_privileges,
+                process.seccomp
+            ),
+            (0x3400, true, 2)
+        );
+        assert_eq!(inner_pid(text), Some(5));
+        assert_eq!(status("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn listening_sockets_are_found() {
+        let tcp = "  sl  local_address rem_address   st ...\n   0: 0100007F:0035 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1\n   1: 0100007F:0036 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n";
+        assert_eq!(
+            sockets(tcp, true),
+            [("127.0.0.1:53".parse().unwrap(), 4711)]
+        );
+        let udp6 = "head\n   0: 00000000000000000000000000000000:0043 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 9 2\n";
+        assert_eq!(sockets(udp6, false), [("[::]:67".parse().unwrap(), 9)]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken(text in any::<String>()) {
+            let _ = status(&text);
+            let _ = sockets(&text, true);
+            let _ = address(&text);
+        }
+    }
+}
