@@ -9,7 +9,7 @@ use std::{
 };
 
 use model::topics::ALL;
-use scenarios::sim::{AppWish, Device};
+use scenarios::sim::{AppWish, Device, SERVICES};
 
 type Wiring = Vec<(
     &'static str,
@@ -86,7 +86,7 @@ async fn the_page_about_topics_names_the_readers() {
         }
         let named: BTreeSet<&str> = named
             .split(", ")
-            .filter(|name| *name != "operators")
+            .filter(|name| SERVICES.contains(name))
             .collect();
         let real = readers.get(&(writer, topic)).cloned().unwrap_or_default();
         assert_eq!(named, real, "{writer}/{topic}");

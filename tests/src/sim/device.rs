@@ -1,6 +1,6 @@
 //! The device: gives turns to services in an order of chance, in virtual time.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use agent::{Clock, Failure, TurnOutcome};
 use bus::{Bus, MemoryControl, Object, Publisher, Rows, Topic};
@@ -54,8 +54,8 @@ pub struct Device {
     off_until: Option<Instant>,
     /// Times that it booted.
     pub boots: u32,
-    /// Turns taken by all services together.
-    pub turns: u64,
+    /// Turns that each service took.
+    pub turns: BTreeMap<&'static str, u64>,
     /// One turn in so many is the last of its process; 0 for none.
     pub crash_one_in: u32,
     /// One wake-up in so many comes late; 0 for none.
@@ -131,7 +131,7 @@ impl Device {
             supervisor: None,
             off_until: None,
             boots: 0,
-            turns: 0,
+            turns: BTreeMap::new(),
             crash_one_in: 0,
             late_one_in: 0,
             seed,
@@ -385,11 +385,11 @@ impl Device {
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }
-        self.turns += 1;
         let crashes = self.chance.one_in(self.crash_one_in);
         let (writes, actions) = (self.chance.number(0..=6), self.chance.number(0..=3));
         let place = &mut self.seats[index];
         let name = place.seat.name();
+        *self.turns.entry(name).or_default() += 1;
         place.due = None;
         place.last = Some(Instant::now());
         let Some(life) = place.seat.life() else {
@@ -443,9 +443,7 @@ impl Device {
     /// Panics with the last actions if something happened that must not.
     pub fn check(&self) {
         let found = self.machine.with(|s| std::mem::take(&mut s.violations));
-        if !found.is_empty() {
-            panic!("{}\n{}", found.join("\n"), self.trail());
-        }
+        assert!(found.is_empty(), "{}\n{}", found.join("\n"), self.trail());
     }
 
     /// The last actions.

@@ -179,9 +179,12 @@ fn journal(turn: &Turn<'_, Reporter>) -> Rows<DeliveryRecord> {
             continue;
         }
         let record = journal.entry(key.clone()).or_default();
-        record.acknowledged = Some(acknowledged.digest);
-        record.at = Some(acknowledged.at);
-        record.epoch = acknowledged.epoch;
+        // Taken over once: since then it may have come into doubt.
+        if record.at != Some(acknowledged.at) {
+            record.acknowledged = Some(acknowledged.digest);
+            record.at = Some(acknowledged.at);
+            record.epoch = acknowledged.epoch;
+        }
     }
     for key in turn.actual.messages.keys() {
         let subject = format!("report {key}");
@@ -246,7 +249,20 @@ fn infos(turn: &Turn<'_, Reporter>, plan: &mut Plan<Reporter>) {
         }
         Place::Fresh => false,
     });
-    plan.actions.extend(planned.map(|(_, _, send)| send));
+    let planned: Vec<_> = planned.collect();
+    for (_, key, _) in &planned {
+        // Its answer may be lost though it arrives: from here on the controller may believe either, and a
+        // return to the state of before is news again. Written before it is sent.
+        if let (Some(record), Some((digest, _))) = (
+            plan.report.journal.get_mut(*key),
+            turn.actual.messages.get(*key),
+        ) && record.acknowledged != Some(*digest)
+        {
+            record.acknowledged = None;
+        }
+    }
+    plan.actions
+        .extend(planned.into_iter().map(|(_, _, send)| send));
 }
 
 fn metrics(turn: &Turn<'_, Reporter>, plan: &mut Plan<Reporter>) {

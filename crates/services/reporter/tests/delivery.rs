@@ -41,6 +41,8 @@ struct State {
     down: bool,
     refuses: bool,
     refused_key: String,
+    /// Takes what it is told, and its answer does not arrive.
+    loses_answers: bool,
     epoch_seen: i64,
 }
 
@@ -80,6 +82,11 @@ impl World<Reporter> for Evc {
                     _ => 0,
                 };
                 state.believes.insert(key.clone(), believed);
+                if state.loses_answers {
+                    return Err(
+                        Failure::new(Code::ControllerUnreachable, "x", "no answer").transient()
+                    );
+                }
                 let acknowledged = reporter::Acknowledged {
                     digest: message.digest,
                     last: message.last,
@@ -385,4 +392,31 @@ async fn a_restart_of_zedagent_is_no_new_epoch() {
         sleep(SECS(5)).await;
     }
     assert_eq!(d.received(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_returns_after_a_lost_answer_is_told_again_also_over_a_restart() {
+    for restarts in [false, true] {
+        let mut d = Device::start();
+        d.app(1, RUNNING);
+        sleep(SECS(5)).await;
+        d.set(|s| s.loses_answers = true);
+        d.app(1, AppPhase::Halted);
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(d.believed(1), Some(ZSwState::Halted), "it did arrive");
+        if restarts {
+            d.restart();
+        }
+        d.app(1, RUNNING);
+        d.set(|s| s.loses_answers = false);
+        sleep(SECS(70)).await;
+        assert_eq!(
+            d.believed(1),
+            Some(ZSwState::Running),
+            "restart: {restarts}"
+        );
+        d.received();
+        sleep(SECS(300)).await;
+        assert_eq!(d.received(), 0, "and then there is nothing new");
+    }
 }

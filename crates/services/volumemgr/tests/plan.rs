@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use model::{
     code::Code,
     content::{ContentPhase, VerifyImageStatus},
+    fault::Fault,
     id::VolumeKey,
     volume::{ImageFormat, VolumePhase},
 };
@@ -386,5 +387,54 @@ proptest! {
             let left = sim.verified.as_ref().unwrap().keys().all(|k| blobs.contains(k));
             prop_assert!(left, "a blob that no tree names is kept");
         }
+    }
+}
+
+#[test]
+fn a_faulty_config_begins_nothing_and_throws_nothing_away_that_has_begun() {
+    let fault = || {
+        let at = "2026-01-01T00:00:00Z".parse().unwrap();
+        Some(Fault::new(Code::ConfigReference, "x", "dangles", at))
+    };
+    let digest_key = digest(7).to_string();
+    for reboots in [false, true] {
+        let mut sim = Sim::new();
+        sim.trees = vec![tree(1, 7)];
+        sim.volumes = vec![volume(1, 0, Some(1))];
+        sim.trees[0].fault = fault();
+        sim.volumes[0].fault = fault();
+        sim.turn();
+        assert!(
+            sim.last.downloads.as_ref().unwrap().is_empty(),
+            "nothing begins"
+        );
+
+        sim.trees[0].fault = None;
+        sim.volumes[0].fault = None;
+        for _ in 0..3 {
+            sim.turn();
+        }
+        let begun = sim.last.downloads.as_ref().unwrap()[&digest_key].clone();
+        sim.trees[0].fault = fault();
+        sim.volumes[0].fault = fault();
+        sim.downloads = Some([(digest_key.clone(), download(digest(7), 0, 5 * MIB))].into());
+        if reboots {
+            sim.own = volumemgr::Own::default();
+        }
+        let report = sim.plan().report;
+        let kept = &report.downloads.unwrap()[&digest_key];
+        assert_eq!(kept.attempt, begun.attempt, "reboot: {reboots}");
+        if reboots {
+            assert!(
+                kept.datastores.is_empty(),
+                "a faulty config is not acted upon"
+            );
+        } else {
+            assert_eq!(*kept, begun);
+        }
+        sim.trees[0].fault = None;
+        sim.volumes[0].fault = None;
+        sim.settle();
+        assert!(sim.is_created(key(1, 0)));
     }
 }

@@ -366,6 +366,21 @@ impl Blob<'_> {
             .map(row)
             .find(same)
             .or_else(|| sound().map(row).next())
+            .or_else(|| self.kept(own))
+    }
+
+    /// While no tree is in order what has come is kept: by the last good row, or, after a reboot, by one that
+    /// leads nowhere.
+    fn kept(&self, own: Option<&DownloaderConfig>) -> Option<DownloaderConfig> {
+        let nowhere = |tree: &&ContentTreeConfig| DownloaderConfig {
+            sha256: self.digest,
+            datastores: Vec::new(),
+            relative_url: tree.relative_url.clone(),
+            max_bytes: tree.max_download_bytes,
+            attempt: self.attempt,
+        };
+        let own = own.filter(|row| row.attempt == self.attempt).cloned();
+        own.or_else(|| self.trees.first().map(nowhere))
     }
 
     /// What the verifier is told.

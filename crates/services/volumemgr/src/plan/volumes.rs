@@ -171,6 +171,7 @@ fn next(
     budget: &mut Budget,
 ) -> Next {
     if let Some(fault) = &config.fault {
+        keep_begun(turn, config, blobs, budget);
         return Next::Wait {
             phase: VolumePhase::Failed,
             fault: Some(fault.clone()),
@@ -213,6 +214,33 @@ fn next(
     }
 }
 
+/// A faulty config begins nothing, and throws nothing away that has begun.
+fn keep_begun(
+    turn: &Turn<'_, Volumemgr>,
+    config: &VolumeConfig,
+    blobs: &mut BTreeMap<Digest, Blob<'_>>,
+    budget: &mut Budget,
+) {
+    if let VolumeOrigin::Content(id) = config.origin
+        && let Some(tree) = turn.desired.trees.get(&id.to_string())
+        && let Some(blob) = blobs.get_mut(&tree.sha256)
+    {
+        keep_begun_blob(turn, config, blob, budget);
+    }
+}
+
+fn keep_begun_blob(
+    turn: &Turn<'_, Volumemgr>,
+    config: &VolumeConfig,
+    blob: &mut Blob<'_>,
+    budget: &mut Budget,
+) {
+    if !blob.needed && blob.loaded().is_none() && blob.has_begun(turn.desired) {
+        budget.charge(blob.cost(config.max_size_bytes));
+        blob.needed = true;
+    }
+}
+
 fn of_content(
     turn: &Turn<'_, Volumemgr>,
     key: VolumeKey,
@@ -223,6 +251,7 @@ fn of_content(
     runs: bool,
 ) -> Next {
     if let Some(fault) = &tree.fault {
+        keep_begun_blob(turn, config, blob, budget);
         return Next::Wait {
             phase: VolumePhase::Failed,
             fault: Some(fault.clone()),
