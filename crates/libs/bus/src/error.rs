@@ -41,7 +41,7 @@ pub enum BusError {
         /// The directory to watch.
         path: PathBuf,
         /// Why not.
-        source: notify::Error,
+        source: io::Error,
     },
     /// An object has no JSON form, for example a map whose keys aren't strings.
     #[error("can't write {key:?} of {topic} as JSON: {source}")]

@@ -3,14 +3,14 @@
 //! A feed holds names, not values: a thousand changes of one key are one entry, and the reader takes the latest.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::{Notify, watch};
 
-use crate::{lock::Lock, store::Raw};
+use crate::lock::Lock;
 
 /// What changed since the reader last asked.
 #[derive(Default)]
@@ -18,19 +18,11 @@ pub(crate) struct Pending {
     /// Something changed, if only the `ready` mark.
     pub(crate) touched: bool,
     /// Names (as the store calls them) of rows that were written or removed.
-    pub(crate) names: HashMap<String, Option<Early>>,
+    pub(crate) names: HashSet<String>,
     /// Changes may have been missed: compare everything.
     pub(crate) rescan: bool,
     /// A watched directory came, went or was replaced: attach again.
     pub(crate) rearm: bool,
-}
-
-/// A row that was read while its reader was still waking up.
-pub(crate) struct Early {
-    /// When reading began.
-    pub(crate) at: Instant,
-    /// The row, `None` if it was not there.
-    pub(crate) raw: Option<Raw>,
 }
 
 /// One subscription's mailbox.
@@ -50,20 +42,13 @@ impl Feed {
         }
     }
 
-    /// The row called `name` was written or removed. True if the reader had nothing to do before.
-    pub(crate) fn row(&self, name: &str) -> bool {
-        self.update(|pending| match pending.names.get_mut(name) {
-            Some(early) => *early = None,
-            None => drop(pending.names.insert(name.to_owned(), None)),
-        })
-    }
-
-    /// Saves the reader the work of reading `name`, unless it has begun already. To be called by who called
-    /// [`row`](Self::row) before it calls that again: then `early` is not older than what was noted.
-    pub(crate) fn offer(&self, name: &str, early: Early) {
-        if let Some(wanted) = self.pending.held().names.get_mut(name) {
-            *wanted = Some(early);
-        }
+    /// The row called `name` was written or removed.
+    pub(crate) fn row(&self, name: &str) {
+        self.update(|pending| {
+            if !pending.names.contains(name) {
+                pending.names.insert(name.to_owned());
+            }
+        });
     }
 
     /// The `ready` mark came or went.
@@ -112,16 +97,15 @@ impl Feed {
         }
     }
 
-    /// Notes something and wakes the reader; true if there was nothing before.
-    fn update<R>(&self, change: impl FnOnce(&mut Pending) -> R) -> bool {
-        let first = {
+    /// Notes something and wakes the reader.
+    fn update(&self, change: impl FnOnce(&mut Pending)) {
+        {
             let mut pending = self.pending.held();
             change(&mut pending);
-            !std::mem::replace(&mut pending.touched, true)
-        };
+            pending.touched = true;
+        }
         self.wake.notify_one();
         self.bus.send_modify(|count| *count = count.wrapping_add(1));
-        first
     }
 }
 
@@ -136,21 +120,13 @@ mod tests {
         changed.mark_unchanged();
         let feed = Feed::new(bus);
         assert!(feed.take().is_none());
-        assert!(feed.row("a"));
-        feed.offer(
-            "a",
-            Early {
-                at: Instant::now(),
-                raw: None,
-            },
-        );
         for _ in 0..1000 {
-            assert!(!feed.row("a"));
+            feed.row("a");
         }
         feed.mark();
         assert!(changed.has_changed().unwrap());
         let pending = feed.take().unwrap();
-        assert!(pending.names.len() == 1 && pending.names["a"].is_none());
+        assert!(pending.names.len() == 1 && pending.names.contains("a"));
         assert!(!pending.rescan && !pending.rearm);
         assert!(feed.take().is_none());
     }

@@ -1,11 +1,12 @@
 //! The bus in files: see the crate's documentation for the layout.
 //!
 //! `layout.rs` says where everything is and makes directories, `write.rs` is the writer's side, `read.rs` the readers',
-//! `watch.rs` learns of changes from inotify.
+//! `watch.rs` learns of changes from inotify, `follow.rs` waits for them.
 //!
 //! On restart nothing has to be repaired: what a killed writer left is either complete or a file in `.bus-tmp`, which the
 //! next writer of the topic removes.
 
+mod follow;
 pub mod layout;
 mod read;
 mod watch;
@@ -22,7 +23,7 @@ use crate::{
     feed::Feed,
     file::{layout::Layout, watch::Watch, write::FileWriter},
     lock::Lock,
-    store::{Known, Raw, ReadyMark, Stamp, Store, Summary, Writer},
+    store::{Known, Names, Raw, ReadyMark, Sink, Store, Summary, Writer},
     topic::Place,
 };
 
@@ -48,9 +49,13 @@ impl FileStore {
         if let Some(watch) = &*watch {
             return Ok(Arc::clone(watch));
         }
-        let new = Arc::new(Watch::new(self.layout.root())?);
+        let new = Watch::new(self.layout.root())?;
         *watch = Some(Arc::clone(&new));
         Ok(new)
+    }
+
+    fn existing_watch(&self) -> Option<Arc<Watch>> {
+        self.watch.held().clone()
     }
 }
 
@@ -67,17 +72,18 @@ impl Store for FileStore {
         &self,
         place: &Place,
         known: &dyn Known,
-        sink: &mut dyn FnMut(Raw),
-    ) -> Result<Vec<String>, BusError> {
-        read::scan(&self.layout.topic(place), known, sink)
+        sinks: &mut [&mut Sink<'_>],
+    ) -> Result<Names, BusError> {
+        read::scan(&self.layout.topic(place), known, sinks)
     }
 
-    fn version(&self, place: &Place) -> Result<Option<Stamp>, BusError> {
-        read::version(&self.layout.topic(place))
-    }
-
-    fn fetch(&self, place: &Place, name: &str) -> Result<Option<Raw>, BusError> {
-        read::fetch(&self.layout.topic(place), name)
+    fn fetch<'a>(
+        &self,
+        place: &Place,
+        name: &'a str,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Option<Raw<'a>>, BusError> {
+        read::fetch(&self.layout.topic(place), name, buffer)
     }
 
     fn last_good(&self, place: &Place, name: &str) -> Result<Option<Vec<u8>>, BusError> {
@@ -93,13 +99,32 @@ impl Store for FileStore {
     }
 
     fn attach(&self, place: &Place, feed: &Arc<Feed>) -> Result<(), BusError> {
-        self.watch()?.attach(&self.layout.topic(place), feed)
+        let watch = self.watch()?;
+        let followed = watch.followers().ensure(&watch);
+        followed.map_err(|source| BusError::Watch {
+            path: self.layout.root().to_owned(),
+            source,
+        })?;
+        watch.attach(&self.layout.topic(place), feed)
     }
 
     fn detach(&self, _place: &Place, feed: &Arc<Feed>) {
-        let watch = self.watch.held().clone();
-        if let Some(watch) = watch {
+        if let Some(watch) = self.existing_watch() {
             watch.detach(feed);
+        }
+    }
+
+    fn catch_up(&self) {
+        if let Some(watch) = self.existing_watch() {
+            watch.drain();
+        }
+    }
+
+    fn follow(&self) {
+        if let Some(watch) = self.existing_watch()
+            && let Err(error) = watch.followers().ensure(&watch)
+        {
+            tracing::error!(%error, "nobody waits for changes here; they are seen when somebody looks");
         }
     }
 

@@ -27,7 +27,7 @@
 //! [`Bus::memory`] has the same behaviour for tests; one test suite runs on both stores (`tests/suite.rs`).
 //!
 //! Where to look: [`Topic`] declares, `publisher.rs` writes, `subscription.rs` reads, `store.rs` is what the two stores
-//! (`memory.rs`, `file/`) provide, `file/watch.rs` talks to inotify, `key.rs` makes file names of keys, `raw.rs` is the
+//! (`memory.rs`, `file/`) provide, `file/watch.rs` and `file/follow.rs` talk to inotify, `key.rs` makes file names of keys, `raw.rs` is the
 //! access without types for tools, `compat.rs` checks objects that older versions wrote.
 #![forbid(unsafe_code)]
 
@@ -138,7 +138,10 @@ impl Bus {
     }
 
     /// Fires when any subscription that was made through this access (or a clone) may have changed. The number only counts.
+    /// To be called where it is waited for, once there are subscriptions: the runtime that the caller is in then has part
+    /// in waiting for changes of the files.
     pub fn changed(&self) -> watch::Receiver<u64> {
+        self.store.follow();
         self.signal.subscribe()
     }
 }

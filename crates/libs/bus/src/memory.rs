@@ -14,7 +14,7 @@ use crate::{
     BusError,
     feed::Feed,
     lock::Lock,
-    store::{Durable, Known, Raw, ReadyMark, Stamp, Store, Summary, Writer},
+    store::{Durable, Known, Names, Raw, ReadyMark, Sink, Stamp, Store, Summary, Writer},
     topic::Place,
 };
 
@@ -50,7 +50,7 @@ impl MemoryControl {
                 let feeds = std::mem::take(&mut table.feeds);
                 *table = Table {
                     feeds,
-                    versions: table.versions + 1,
+                    versions: table.versions,
                     ..Table::default()
                 };
                 table.tell(Feed::rescan);
@@ -94,6 +94,7 @@ struct Table {
     feeds: Vec<Weak<Feed>>,
 }
 
+#[derive(Clone)]
 struct Row {
     json: Vec<u8>,
     stamp: Stamp,
@@ -120,13 +121,15 @@ impl Table {
             None => false,
         });
     }
+}
 
-    fn raw(name: &str, row: &Row) -> Raw {
+impl Row {
+    fn raw<'a>(name: &'a str, stamp: Stamp, json: &'a [u8]) -> Raw<'a> {
         Raw {
-            name: name.to_owned(),
+            name,
             key: Ok(name.to_owned()),
-            stamp: row.stamp,
-            bytes: Ok(row.json.clone()),
+            stamp,
+            bytes: Ok(json),
         }
     }
 }
@@ -171,8 +174,8 @@ impl Store for MemoryStore {
         &self,
         place: &Place,
         known: &dyn Known,
-        sink: &mut dyn FnMut(Raw),
-    ) -> Result<Vec<String>, BusError> {
+        sinks: &mut [&mut Sink<'_>],
+    ) -> Result<Names, BusError> {
         // The reader may ask for more while it takes the rows: the table can't stay locked.
         let mut changed = Vec::new();
         let there = self.with(place, |table| {
@@ -181,31 +184,32 @@ impl Store for MemoryStore {
                     .stamp(name)
                     .is_some_and(|stamp| stamp.still(&row.stamp))
                 {
-                    changed.push(Table::raw(name, row));
+                    changed.push((name.clone(), row.clone()));
                 }
             }
-            table.rows.keys().cloned().collect()
+            table.rows.keys().map(String::as_str).collect()
         });
-        changed.into_iter().for_each(sink);
+        if let Some(sink) = sinks.first_mut() {
+            for (name, row) in &changed {
+                sink(Row::raw(name, row.stamp, &row.json));
+            }
+        }
         Ok(there.unwrap_or_default())
     }
 
-    fn version(&self, place: &Place) -> Result<Option<Stamp>, BusError> {
-        Ok(self.with(place, |table| Stamp {
-            id: table.versions,
-            size: 0,
-            mtime: 0,
-            ctime: 0,
-            settled: true,
-        }))
-    }
-
-    fn fetch(&self, place: &Place, name: &str) -> Result<Option<Raw>, BusError> {
-        Ok(self
-            .with(place, |table| {
-                table.rows.get(name).map(|row| Table::raw(name, row))
+    fn fetch<'a>(
+        &self,
+        place: &Place,
+        name: &'a str,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Option<Raw<'a>>, BusError> {
+        let found = self.with(place, |table| {
+            table.rows.get(name).map(|row| {
+                buffer.clone_from(&row.json);
+                row.stamp
             })
-            .flatten())
+        });
+        Ok(found.flatten().map(|stamp| Row::raw(name, stamp, buffer)))
     }
 
     fn last_good(&self, place: &Place, name: &str) -> Result<Option<Vec<u8>>, BusError> {
@@ -295,15 +299,11 @@ impl MemoryWriter {
 }
 
 impl Writer for MemoryWriter {
-    fn load(&mut self, sink: &mut dyn FnMut(Raw)) -> Result<(), BusError> {
-        let rows: Vec<_> = self.with(|table| {
-            table
-                .rows
-                .iter()
-                .map(|(name, row)| Table::raw(name, row))
-                .collect()
-        });
-        rows.into_iter().for_each(sink);
+    fn load(&mut self, sink: &mut Sink<'_>) -> Result<(), BusError> {
+        let rows = self.with(|table| table.rows.clone());
+        for (name, row) in &rows {
+            sink(Row::raw(name, row.stamp, &row.json));
+        }
         Ok(())
     }
 
@@ -342,7 +342,6 @@ impl Writer for MemoryWriter {
         Ok(self.with(|table| {
             table.last_good.remove(key);
             let there = table.rows.remove(key).is_some();
-            table.versions += 1;
             if there {
                 table.tell(|feed| feed.row(key));
             }
@@ -356,7 +355,6 @@ impl Writer for MemoryWriter {
 
     fn quarantine(&mut self, name: &str, restore: bool) -> Result<(), BusError> {
         self.with(|table| {
-            table.versions += 1;
             if let Some(row) = table.rows.remove(name) {
                 table.quarantine.insert(name.to_owned(), row.json);
             }

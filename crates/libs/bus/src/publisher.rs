@@ -61,7 +61,7 @@ impl<T: Object> Publisher<T> {
             Ok((key, object)) => {
                 rows.insert(key, object);
             }
-            Err(reason) => broken.push((raw.name, raw.key, reason)),
+            Err(reason) => broken.push((raw.name.to_owned(), raw.key, reason)),
         })?;
         let mut quarantined = Vec::new();
         for (name, key, reason) in broken {
@@ -234,7 +234,7 @@ impl<T: Object> Publisher<T> {
 }
 
 /// Key and object of a stored row, or why it can't be read.
-fn read<T: Object>(topic: &Topic<T>, raw: &Raw) -> Result<(String, T), String> {
+fn read<T: Object>(topic: &Topic<T>, raw: &Raw<'_>) -> Result<(String, T), String> {
     let key = raw.key.clone()?;
     let bytes = raw.bytes.as_ref().map_err(Clone::clone)?;
     let object =

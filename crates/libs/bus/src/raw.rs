@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     Bus, BusError, Subscription,
     feed::Feed,
-    store::{Durable, Known, Stamp},
+    store::{Durable, Known, Sink, Stamp},
     topic::Place,
 };
 
@@ -73,13 +73,14 @@ impl Bus {
             });
         };
         let mut rows = BTreeMap::new();
-        self.store.scan(&place, &Nothing, &mut |raw| {
+        let sink: &mut Sink<'_> = &mut |raw| {
             if let (Ok(key), Ok(json)) = (raw.key, raw.bytes)
-                && let Ok(value) = serde_json::from_slice(&json)
+                && let Ok(value) = serde_json::from_slice(json)
             {
                 rows.insert(key, value);
             }
-        })?;
+        };
+        self.store.scan(&place, &Nothing, &mut [sink])?;
         Ok(rows)
     }
 

@@ -11,21 +11,19 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
     BusError, Object, Rows, Topic,
-    feed::{Early, Feed, Pending},
+    feed::{Feed, Pending},
     lock::Lock,
-    store::{Known, Raw, ReadyMark, Stamp, Store},
+    store::{Known, Raw, ReadyMark, Sink, Stamp, Store},
     topic::{Migration, Place, decode},
 };
 
 /// How long a reader waits before it tries again after an error such as a lack of descriptors.
 const RETRY: Duration = Duration::from_secs(1);
-/// From this many rows on it matters how often they are looked at.
-const MANY: usize = 500;
 /// How often a reader starts over at once because the writer changed under it.
 const ATTEMPTS: usize = 8;
 
@@ -46,8 +44,6 @@ struct View<T> {
     table: Option<Arc<Rows<T>>>,
     /// Which completion `table` belongs to.
     mark: Option<ReadyMark>,
-    /// Since when `mark` is known to have been there.
-    since: Instant,
     /// Which version of each row is in `table`, by the store's name.
     have: Have,
     /// Rows whose stored form can't be read: key to reason. `table` has their last good value, if there was one.
@@ -116,36 +112,28 @@ impl<T: Object> Subscription<T> {
             feed: Arc::new(feed),
             view,
         };
-        // A first look before the watch begins: reading many files while watching them would make as many events.
-        let before = subscription.store.version(&subscription.place)?;
+        // First watch, then look: what changes from here on is noted.
+        subscription
+            .store
+            .attach(&subscription.place, &subscription.feed)?;
         let first = Pending {
             rescan: true,
             ..Pending::default()
         };
         let looked = subscription.catch_up(&mut subscription.view.held(), first);
-        subscription
-            .store
-            .attach(&subscription.place, &subscription.feed)?;
-        // From here on changes are noted. What changed before is found by comparing everything, which can be saved for a
-        // large table that nobody touched.
-        let quiet = before.is_some_and(|before| {
-            let after = subscription.store.version(&subscription.place);
-            after.is_ok_and(|after| after.is_some_and(|after| before.still(&after)))
-        });
-        if !(quiet && subscription.view.held().has_many()) {
-            subscription.feed.rescan();
-        }
         if let Err(error) = looked {
             tracing::debug!(topic = %subscription.place, %error, "the first look failed; there will be another");
+            subscription.feed.rescan();
         }
         Ok(subscription)
     }
 
     /// The last complete table; `None` until the writer was ready once. While the writer restarts this stays as it was,
-    /// then jumps to the new complete table. Drop the table before asking for the next one: a change is then made in
+    /// then jumps to the new complete table. What was published before the call is in it. Drop the table before asking for the next one: a change is then made in
     /// place instead of on a copy.
     pub fn rows(&self) -> Option<Arc<Rows<T>>> {
         let mut view = self.view.held();
+        self.store.catch_up();
         self.refresh(&mut view);
         view.seen = view.version;
         view.table.clone()
@@ -172,6 +160,7 @@ impl<T: Object> Subscription<T> {
                     return;
                 }
             }
+            self.store.follow();
             self.feed.changed().await;
         }
     }
@@ -201,12 +190,10 @@ impl<T: Object> Subscription<T> {
                 view.mark = None;
                 return Ok(());
             }
-            let since = Instant::now();
             let deltas = self.compare_all(view)?;
             let after = self.store.ready(&self.place, before.as_ref())?;
             if view.always || same(before.as_ref(), after.as_ref()) {
                 view.mark = after;
-                view.since = since;
                 view.apply(&self.place, deltas);
                 return Ok(());
             }
@@ -218,11 +205,7 @@ impl<T: Object> Subscription<T> {
 
     /// Takes over single rows if the table is still the one that the mark is known of; false if everything has to be
     /// compared.
-    fn catch_up_some(
-        &self,
-        view: &mut View<T>,
-        names: HashMap<String, Option<Early>>,
-    ) -> Result<bool, BusError> {
+    fn catch_up_some(&self, view: &mut View<T>, names: HashSet<String>) -> Result<bool, BusError> {
         if view.mark.is_none() && !(view.always && view.table.is_some()) {
             return Ok(false);
         }
@@ -231,48 +214,47 @@ impl<T: Object> Subscription<T> {
         let still = same(view.mark.as_ref(), after.as_ref());
         if still || view.always {
             view.mark = after;
-            view.apply(&self.place, deltas);
+            view.apply(&self.place, [deltas]);
         }
         Ok(still || view.always)
     }
 
     /// Every difference between what is stored and the view.
-    fn compare_all(&self, view: &View<T>) -> Result<Vec<Delta<T>>, BusError> {
-        let mut deltas = Vec::new();
-        let mut failed = None;
-        let there = self.store.scan(
-            &self.place,
-            &view.have,
-            &mut |raw| match self.delta(view, raw) {
-                Ok(delta) => deltas.push(delta),
-                Err(error) => failed = Some(error),
-            },
-        )?;
-        if let Some(error) = failed {
+    fn compare_all(&self, view: &View<T>) -> Result<[Vec<Delta<T>>; 2], BusError> {
+        // Two, for a large table is read and parsed in two threads.
+        let mut deltas = [Vec::new(), Vec::new()];
+        let mut failed = [None, None];
+        let there = {
+            let [first, second] = &mut deltas;
+            let [first_failed, second_failed] = &mut failed;
+            let first: &mut Sink<'_> = &mut |raw| match self.delta(view, raw) {
+                Ok(delta) => first.push(delta),
+                Err(error) => *first_failed = Some(error),
+            };
+            let second: &mut Sink<'_> = &mut |raw| match self.delta(view, raw) {
+                Ok(delta) => second.push(delta),
+                Err(error) => *second_failed = Some(error),
+            };
+            self.store
+                .scan(&self.place, &view.have, &mut [first, second])?
+        };
+        if let Some(error) = failed.into_iter().flatten().next() {
             return Err(error);
         }
         if !view.have.0.is_empty() {
-            let there: HashSet<_> = there.into_iter().collect();
-            let gone = view.have.0.keys().filter(|name| !there.contains(*name));
-            deltas.extend(gone.map(|name| Delta::Gone { name: name.clone() }));
+            let there: HashSet<_> = there.iter().collect();
+            let gone = view.have.0.keys().filter(|name| !there.contains(&***name));
+            deltas[1].extend(gone.map(|name| Delta::Gone { name: name.clone() }));
         }
         Ok(deltas)
     }
 
     /// The differences of the rows that were noted as changed.
-    fn read_some(
-        &self,
-        view: &View<T>,
-        names: HashMap<String, Option<Early>>,
-    ) -> Result<Vec<Delta<T>>, BusError> {
+    fn read_some(&self, view: &View<T>, names: HashSet<String>) -> Result<Vec<Delta<T>>, BusError> {
         let mut deltas = Vec::with_capacity(names.len());
-        for (name, early) in names {
-            let raw = match early {
-                // What was read before the mark was there may be of an incomplete table.
-                Some(early) if early.at >= view.since => early.raw,
-                Some(_) | None => self.store.fetch(&self.place, &name)?,
-            };
-            deltas.push(match raw {
+        let mut buffer = Vec::new();
+        for name in names {
+            deltas.push(match self.store.fetch(&self.place, &name, &mut buffer)? {
                 Some(raw) => self.delta(view, raw)?,
                 None => Delta::Gone { name },
             });
@@ -280,7 +262,7 @@ impl<T: Object> Subscription<T> {
         Ok(deltas)
     }
 
-    fn delta(&self, view: &View<T>, raw: Raw) -> Result<Delta<T>, BusError> {
+    fn delta(&self, view: &View<T>, raw: Raw<'_>) -> Result<Delta<T>, BusError> {
         let Raw {
             name,
             key,
@@ -291,7 +273,7 @@ impl<T: Object> Subscription<T> {
             Ok(key) => key,
             Err(reason) => {
                 return Ok(Delta::Unreadable {
-                    name,
+                    name: name.to_owned(),
                     key: None,
                     stamp,
                     reason,
@@ -300,10 +282,10 @@ impl<T: Object> Subscription<T> {
             }
         };
         let object =
-            bytes.and_then(|json| decode(view.migration, &json).map_err(|error| error.to_string()));
+            bytes.and_then(|json| decode(view.migration, json).map_err(|error| error.to_string()));
         match object {
             Ok(object) => Ok(Delta::Value {
-                name,
+                name: name.to_owned(),
                 key,
                 stamp,
                 object,
@@ -316,11 +298,11 @@ impl<T: Object> Subscription<T> {
                 let earlier = if known {
                     None
                 } else {
-                    self.store.last_good(&self.place, &name)?
+                    self.store.last_good(&self.place, name)?
                 };
                 let earlier = earlier.and_then(|json| decode(view.migration, &json).ok());
                 Ok(Delta::Unreadable {
-                    name,
+                    name: name.to_owned(),
                     key: Some(key),
                     stamp,
                     reason,
@@ -344,7 +326,6 @@ impl<T: Object> View<T> {
             always,
             table: None,
             mark: None,
-            since: Instant::now(),
             have: Have::default(),
             unreadable: BTreeMap::new(),
             version: 0,
@@ -352,14 +333,9 @@ impl<T: Object> View<T> {
         }
     }
 
-    /// Whether looking at every row of a complete table takes noticeable time.
-    fn has_many(&self) -> bool {
-        self.table.as_ref().is_some_and(|table| table.len() >= MANY)
-    }
-
-    fn apply(&mut self, place: &Place, deltas: Vec<Delta<T>>) {
+    fn apply<const N: usize>(&mut self, place: &Place, deltas: [Vec<Delta<T>>; N]) {
         let table = if let Some(mut table) = self.table.take() {
-            for delta in deltas {
+            for delta in deltas.into_iter().flatten() {
                 self.apply_one(place, &mut table, delta);
             }
             table
@@ -371,9 +347,11 @@ impl<T: Object> View<T> {
     }
 
     /// The first table at once: a tree from a sequence is built several times faster than row by row.
-    fn build(&mut self, place: &Place, deltas: Vec<Delta<T>>) -> Rows<T> {
-        let mut rows = Vec::with_capacity(deltas.len());
-        for delta in deltas {
+    fn build<const N: usize>(&mut self, place: &Place, deltas: [Vec<Delta<T>>; N]) -> Rows<T> {
+        let count = deltas.iter().map(Vec::len).sum();
+        let mut rows = Vec::with_capacity(count);
+        self.have.0.reserve(count);
+        for delta in deltas.into_iter().flatten() {
             match delta {
                 Delta::Value {
                     name,
@@ -381,8 +359,8 @@ impl<T: Object> View<T> {
                     stamp,
                     object,
                 } => {
-                    rows.push((key.clone(), object));
-                    self.note(name, key, stamp);
+                    self.note(name, &key, stamp);
+                    rows.push((key, object));
                 }
                 Delta::Unreadable {
                     name,
@@ -409,11 +387,11 @@ impl<T: Object> View<T> {
                 object,
             } => {
                 self.unreadable.remove(&key);
+                self.note(name, &key, stamp);
                 if table.get(&key) != Some(&object) {
                     self.version += 1;
-                    Arc::make_mut(table).insert(key.clone(), object);
+                    Arc::make_mut(table).insert(key, object);
                 }
-                self.note(name, key, stamp);
             }
             Delta::Unreadable {
                 name,
@@ -444,8 +422,8 @@ impl<T: Object> View<T> {
         }
     }
 
-    fn note(&mut self, name: String, key: String, stamp: Stamp) {
-        let key = (key != name).then_some(key);
+    fn note(&mut self, name: String, key: &str, stamp: Stamp) {
+        let key = (key != name).then(|| key.to_owned());
         self.have.0.insert(name, Slot { stamp, key });
     }
 
@@ -458,7 +436,7 @@ impl<T: Object> View<T> {
         reason: String,
     ) -> String {
         let key = key.unwrap_or_else(|| name.clone());
-        self.note(name, key.clone(), stamp);
+        self.note(name, &key, stamp);
         if self.unreadable.get(&key) != Some(&reason) {
             tracing::error!(topic = %place, %key, %reason, "unreadable object; its last good value stays in use");
             self.unreadable.insert(key.clone(), reason);

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{self, DeserializeOwned},
+};
 use serde_json::Value;
 
 use crate::{BusError, DecodeError};
@@ -114,10 +117,12 @@ pub(crate) fn decode<T: Object>(
     migration: Option<Migration>,
     json: &[u8],
 ) -> Result<T, DecodeError> {
+    // All at once is faster than string by string.
+    let json = str::from_utf8(json).map_err(|error| DecodeError(de::Error::custom(error)))?;
     match migration {
-        None => serde_json::from_slice(json).map_err(DecodeError),
+        None => serde_json::from_str(json).map_err(DecodeError),
         Some(migrate) => {
-            let old: Value = serde_json::from_slice(json).map_err(DecodeError)?;
+            let old: Value = serde_json::from_str(json).map_err(DecodeError)?;
             serde_json::from_value(migrate(old)).map_err(DecodeError)
         }
     }

@@ -63,17 +63,16 @@ impl Layout {
 
     /// The directory that holds the services' directories.
     pub(super) fn base(&self, persistent: bool) -> PathBuf {
-        if persistent {
-            self.root.join("persist/status")
-        } else {
-            self.root.join("run")
-        }
+        self.root
+            .join(if persistent { "persist/status" } else { "run" })
     }
 
     pub(super) fn topic(&self, place: &Place) -> PathBuf {
-        self.base(place.persistent)
-            .join(&place.service)
-            .join(&place.name)
+        let mut dir = self.base(place.persistent);
+        dir.reserve(place.service.len() + place.name.len() + 2);
+        dir.push(&place.service);
+        dir.push(&place.name);
+        dir
     }
 
     pub(super) fn staging(&self, place: &Place) -> PathBuf {
@@ -143,10 +142,11 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), BusError> {
 
 /// A row's file in `dir`, which is the topic's directory or `.last` or `.quarantine` in it.
 pub(super) fn row(dir: &Path, name: &str) -> PathBuf {
-    let mut file = String::with_capacity(name.len() + 5);
-    file.push_str(name);
-    file.push_str(".json");
-    dir.join(file)
+    let mut file = PathBuf::with_capacity(dir.as_os_str().len() + name.len() + 6);
+    file.push(dir);
+    file.push(name);
+    file.as_mut_os_string().push(".json");
+    file
 }
 
 #[cfg(test)]

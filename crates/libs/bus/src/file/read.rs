@@ -2,13 +2,18 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File, Metadata, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    io,
+    mem::MaybeUninit,
+    ops::Range,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
-    sync::mpsc,
     thread,
     time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, statat},
+    io::Errno,
 };
 
 use crate::{
@@ -16,7 +21,7 @@ use crate::{
     error::Doing,
     file::layout::{GENERATION, KEYS, LAST, Layout, QUARANTINE, READY, row},
     key::{Unescaped, belongs, unescape},
-    store::{Known, Raw, ReadyMark, Stamp, Summary},
+    store::{Known, Names, Raw, ReadyMark, Sink, Stamp, Summary},
     topic::Place,
 };
 
@@ -25,105 +30,133 @@ const LARGEST: u64 = 64 << 20;
 /// File systems stamp times in steps of up to 10 ms. A version older than this differs from any later one in its times.
 const SETTLED_NS: i64 = 50_000_000;
 
-/// Tables that are larger are read and parsed by two threads.
+/// From so many rows on it pays to start a thread that reads and parses a part of them.
 const LARGE: usize = 500;
 
-/// Hands every row that isn't `known` to `sink`; returns the names of all rows.
+/// Hands every row that isn't `known` to one of `sinks`; returns the names of all rows.
 pub(super) fn scan(
     dir: &Path,
     known: &dyn Known,
-    sink: &mut dyn FnMut(Raw),
-) -> Result<Vec<String>, BusError> {
-    let mut names = Vec::new();
-    for_each_row(dir, &mut |name| {
+    sinks: &mut [&mut Sink<'_>],
+) -> Result<Names, BusError> {
+    let mut names = Names::default();
+    let Some(open) = open_dir(dir)? else {
+        return Ok(names);
+    };
+    list_rows(&open, dir, &mut |name| {
         names.push(name);
         Ok(())
     })?;
-    let gone = if names.len() < LARGE {
-        read_rows(dir, &names, known, sink)?
-    } else {
-        read_rows_beside(dir, &names, known, sink)?
+    let rows = Scan {
+        dir,
+        open: &open,
+        names: &names,
+        known,
+        // Earlier than the looks at the files: that makes fewer versions count as settled, never more.
+        now: now(),
     };
+    let gone = rows.read(sinks)?;
     if !gone.is_empty() {
-        names.retain(|name| !gone.contains(name));
+        names = names.iter().filter(|name| !gone.contains(*name)).collect();
     }
     Ok(names)
 }
 
-/// Hands those of the rows that aren't `known` to `sink`; returns the names of those that are gone.
-fn read_rows(
-    dir: &Path,
-    names: &[String],
-    known: &dyn Known,
-    sink: &mut dyn FnMut(Raw),
-) -> Result<HashSet<String>, BusError> {
-    let mut gone = HashSet::new();
-    for name in names {
-        let is_known = known.stamp(name).is_some_and(|stamp| {
-            fs::symlink_metadata(row(dir, name)).is_ok_and(|found| stamp.still(&stamp_of(&found)))
-        });
-        if is_known {
-            continue;
-        }
-        match fetch(dir, name)? {
-            Some(raw) => sink(raw),
-            None => drop(gone.insert(name.clone())),
-        }
-    }
-    Ok(gone)
+/// The rows of one directory that are to be read.
+#[derive(Clone, Copy)]
+struct Scan<'a> {
+    dir: &'a Path,
+    open: &'a OwnedFd,
+    names: &'a Names,
+    known: &'a dyn Known,
+    now: i64,
 }
 
-/// The same, with the files read on a thread of its own while `sink` parses what came before.
-fn read_rows_beside(
-    dir: &Path,
-    names: &[String],
-    known: &dyn Known,
-    sink: &mut dyn FnMut(Raw),
-) -> Result<HashSet<String>, BusError> {
-    const BATCH: usize = 64;
-    let (batches, arriving) = mpsc::sync_channel::<Vec<Raw>>(8);
-    let read = move || {
-        let mut batch = Vec::with_capacity(BATCH);
-        let gone = read_rows(dir, names, known, &mut |raw| {
-            batch.push(raw);
-            if batch.len() == BATCH {
-                // An error means that the other side is gone, and that shows there.
-                let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
-                drop(batches.send(full));
+impl<'a> Scan<'a> {
+    /// Hands those that aren't known to the sinks, in as many threads as there are sinks if it is worth it; returns the
+    /// names of those that are gone.
+    fn read(self, sinks: &mut [&mut Sink<'_>]) -> Result<HashSet<&'a str>, BusError> {
+        let parts = if self.names.len() < LARGE {
+            1
+        } else {
+            sinks.len()
+        };
+        let size = self.names.len().div_ceil(parts.max(1));
+        let Some((own, others)) = sinks.split_first_mut() else {
+            return Ok(HashSet::new());
+        };
+        thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for (part, sink) in (1..parts).zip(others) {
+                let read = move || self.read_part(part * size..(part + 1) * size, *sink);
+                let thread = thread::Builder::new().name("bus-read".into());
+                let thread = thread.spawn_scoped(scope, read);
+                threads.push(thread.doing("start a thread to read", self.dir)?);
             }
-        });
-        drop(batches.send(batch));
-        gone
-    };
-    thread::scope(|scope| {
-        let reader = thread::Builder::new()
-            .name("bus-read".into())
-            .spawn_scoped(scope, read);
-        let reader = reader.doing("start a thread to read", dir)?;
-        arriving.into_iter().flatten().for_each(sink);
-        match reader.join() {
-            Ok(gone) => gone,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
-}
+            let mut gone = self.read_part(0..size, *own)?;
+            for thread in threads {
+                match thread.join() {
+                    Ok(also) => gone.extend(also?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Ok(gone)
+        })
+    }
 
-/// Changes when a file in the directory comes, goes or is replaced.
-pub(super) fn version(dir: &Path) -> Result<Option<Stamp>, BusError> {
-    match fs::symlink_metadata(dir) {
-        Ok(found) => Ok(Some(stamp_of(&found))),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(error).doing("look at", dir),
+    fn read_part(
+        self,
+        part: Range<usize>,
+        sink: &mut Sink<'_>,
+    ) -> Result<HashSet<&'a str>, BusError> {
+        let mut gone = HashSet::new();
+        let (mut buffer, mut file) = (Vec::new(), String::new());
+        for name in self.names.range(part) {
+            file.clear();
+            file.push_str(name);
+            file.push_str(".json");
+            let is_known = self.known.stamp(name).is_some_and(|stamp| {
+                statat(self.open, &*file, AtFlags::SYMLINK_NOFOLLOW)
+                    .is_ok_and(|found| stamp.still(&stamp_of(&found, self.now)))
+            });
+            if is_known {
+                continue;
+            }
+            let read = open_at(self.open, &*file)
+                .and_then(|file| read_all(&file, LARGEST, self.now, &mut buffer));
+            match raw(self.dir, name, read)? {
+                Some(raw) => sink(raw),
+                None => drop(gone.insert(name)),
+            }
+        }
+        Ok(gone)
     }
 }
 
 /// One row; `None` if it isn't there.
-pub(super) fn fetch(dir: &Path, name: &str) -> Result<Option<Raw>, BusError> {
-    let path = row(dir, name);
-    let (stamp, bytes) = match open(&path).and_then(|file| read_all(file, LARGEST)) {
+pub(super) fn fetch<'a>(
+    dir: &Path,
+    name: &'a str,
+    buffer: &'a mut Vec<u8>,
+) -> Result<Option<Raw<'a>>, BusError> {
+    let file = open(&row(dir, name));
+    raw(
+        dir,
+        name,
+        file.and_then(|file| read_all(&file, LARGEST, now(), buffer)),
+    )
+}
+
+/// Makes a row of what was read of it; `None` if it isn't there.
+fn raw<'a>(
+    dir: &Path,
+    name: &'a str,
+    read: io::Result<(Stamp, &'a [u8])>,
+) -> Result<Option<Raw<'a>>, BusError> {
+    let (stamp, bytes) = match read {
         Ok((stamp, bytes)) => (stamp, Ok(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if will_pass(&error) => return Err(error).doing("read", path),
+        Err(error) if will_pass(&error) => return Err(error).doing("read", row(dir, name)),
         Err(error) => (
             Stamp {
                 id: 0,
@@ -136,7 +169,7 @@ pub(super) fn fetch(dir: &Path, name: &str) -> Result<Option<Raw>, BusError> {
         ),
     };
     Ok(Some(Raw {
-        name: name.to_owned(),
+        name,
         key: key_of(dir, name)?,
         stamp,
         bytes,
@@ -152,16 +185,17 @@ pub(super) fn last_good(dir: &Path, name: &str) -> Result<Option<Vec<u8>>, BusEr
 pub(super) fn ready(dir: &Path, seen: Option<&ReadyMark>) -> Result<Option<ReadyMark>, BusError> {
     let path = dir.join(READY);
     if let Some(seen) = seen {
-        match fs::symlink_metadata(&path) {
-            Ok(found) if seen.stamp.still(&stamp_of(&found)) => return Ok(Some(*seen)),
+        match statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from) {
+            Ok(found) if seen.stamp.still(&stamp_of(&found, now())) => return Ok(Some(*seen)),
             Ok(_) => {}
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(error).doing("look at", path),
         }
     }
-    match open(&path).and_then(|file| read_all(file, 64)) {
+    let mut text = Vec::new();
+    match open(&path).and_then(|file| read_all(&file, 64, now(), &mut text)) {
         Ok((stamp, text)) => Ok(Some(ReadyMark {
-            generation: generation_in(&text),
+            generation: generation_in(text),
             stamp,
         })),
         Err(error) if is_absent(&error) => Ok(None),
@@ -219,22 +253,37 @@ pub(super) fn summary(dir: &Path) -> Result<Summary, BusError> {
     })
 }
 
-/// Calls `each` with the name of every row's file in `dir`. A directory that doesn't exist is empty.
+/// Calls `each` with the name of every row in `dir`. A directory that doesn't exist is empty.
 pub(super) fn for_each_row(
     dir: &Path,
-    each: &mut dyn FnMut(String) -> Result<(), BusError>,
+    each: &mut dyn FnMut(&str) -> Result<(), BusError>,
 ) -> Result<(), BusError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if is_absent(&error) => return Ok(()),
-        Err(error) => return Err(error).doing("list", dir),
-    };
-    for entry in entries {
-        let entry = entry.doing("list", dir)?;
-        let Some(name) = row_name(entry.file_name().to_str()) else {
+    match open_dir(dir)? {
+        Some(open) => list_rows(&open, dir, each),
+        None => Ok(()),
+    }
+}
+
+fn list_rows(
+    open: &OwnedFd,
+    dir: &Path,
+    each: &mut dyn FnMut(&str) -> Result<(), BusError>,
+) -> Result<(), BusError> {
+    const BUFFER: usize = 32 << 10;
+    let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
+    let mut entries = RawDir::new(open, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(io::Error::from).doing("list", dir)?;
+        let Some(name) = row_name(entry.file_name().to_str().ok()) else {
             continue;
         };
-        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        let kind = match entry.file_type() {
+            // Not every file system says.
+            FileType::Unknown => statat(open, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+                .map_or(FileType::Unknown, |found| kind_of(&found)),
+            kind => kind,
+        };
+        if kind.is_file() {
             each(name)?;
         }
     }
@@ -242,9 +291,9 @@ pub(super) fn for_each_row(
 }
 
 /// The row that a file of this name holds, if it can hold one.
-pub(super) fn row_name(file: Option<&str>) -> Option<String> {
+pub(super) fn row_name(file: Option<&str>) -> Option<&str> {
     let name = file?.strip_suffix(".json")?;
-    (!name.is_empty() && !name.starts_with('.')).then(|| name.to_owned())
+    (!name.is_empty() && !name.starts_with('.')).then_some(name)
 }
 
 /// Whether there is nothing at the path.
@@ -270,7 +319,7 @@ fn key_of(dir: &Path, name: &str) -> Result<Result<String, String>, BusError> {
 }
 
 fn dirs_in(dir: &Path) -> Result<Vec<String>, BusError> {
-    let entries = match fs::read_dir(dir) {
+    let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if is_absent(&error) => return Ok(Vec::new()),
         Err(error) => return Err(error).doing("list", dir),
@@ -287,45 +336,68 @@ fn dirs_in(dir: &Path) -> Result<Vec<String>, BusError> {
     Ok(dirs)
 }
 
-/// Opens a file, but nothing that would block or lead elsewhere.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
+/// A directory to read from, `None` if there is none.
+fn open_dir(dir: &Path) -> Result<Option<OwnedFd>, BusError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match openat(CWD, dir, flags, Mode::empty()).map_err(io::Error::from) {
+        Ok(open) => Ok(Some(open)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error).doing("list", dir),
+    }
 }
 
-/// Content and version of an open file.
-fn read_all(mut file: File, largest: u64) -> io::Result<(Stamp, Vec<u8>)> {
-    let found = file.metadata()?;
-    if !found.is_file() {
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    open_at(CWD, path)
+}
+
+/// Opens a file, but nothing that would block or lead elsewhere.
+fn open_at(dir: impl AsFd, path: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(openat(dir, path, flags, Mode::empty())?)
+}
+
+/// Content and version of an open file. The content is in `buffer`, which grows as needed and keeps its size.
+fn read_all<'a>(
+    file: &OwnedFd,
+    largest: u64,
+    now: i64,
+    buffer: &'a mut Vec<u8>,
+) -> io::Result<(Stamp, &'a [u8])> {
+    let found = fstat(file)?;
+    if !kind_of(&found).is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    if found.len() > largest {
+    let stamp = stamp_of(&found, now);
+    if stamp.size > largest {
         return Err(io::Error::other(format!(
             "{} bytes are more than any object has ({largest})",
-            found.len()
+            stamp.size
         )));
     }
-    let stamp = stamp_of(&found);
     // A published file never changes, so its size is how much there is to read: no second look for the end.
-    let mut bytes = vec![0; usize::try_from(found.len()).map_err(io::Error::other)?];
+    let size = usize::try_from(stamp.size).map_err(io::Error::other)?;
+    if buffer.len() < size {
+        buffer.resize(size, 0);
+    }
     let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read(&mut bytes[filled..]) {
+    while filled < size {
+        match rustix::io::read(file, &mut buffer[filled..size]) {
             Ok(0) => break,
             Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    bytes.truncate(filled);
-    Ok((stamp, bytes))
+    Ok((stamp, &buffer[..filled]))
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, BusError> {
-    match open(path).and_then(|file| read_all(file, LARGEST)) {
-        Ok((_, bytes)) => Ok(Some(bytes)),
+    let mut bytes = Vec::new();
+    match open(path).and_then(|file| Ok(read_all(&file, LARGEST, now(), &mut bytes)?.1.len())) {
+        Ok(filled) => {
+            bytes.truncate(filled);
+            Ok(Some(bytes))
+        }
         Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(error).doing("read", path),
     }
@@ -338,16 +410,27 @@ fn generation_in(text: &[u8]) -> u64 {
         .unwrap_or(0)
 }
 
-fn stamp_of(found: &Metadata) -> Stamp {
-    let ns = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
-    let mtime = ns(found.mtime(), found.mtime_nsec());
-    let ctime = ns(found.ctime(), found.ctime_nsec());
-    let now = SystemTime::now()
+fn kind_of(found: &Stat) -> FileType {
+    FileType::from_raw_mode(found.st_mode)
+}
+
+/// Nanoseconds on the clock that files are stamped with.
+fn now() -> i64 {
+    SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |age| i64::try_from(age.as_nanos()).unwrap_or(0));
+        .map_or(0, |age| i64::try_from(age.as_nanos()).unwrap_or(0))
+}
+
+fn stamp_of(found: &Stat, now: i64) -> Stamp {
+    let ns = |seconds: i64, rest: u64| {
+        let rest = i64::try_from(rest).unwrap_or(0);
+        seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+    };
+    let mtime = ns(found.st_mtime, found.st_mtime_nsec);
+    let ctime = ns(found.st_ctime, found.st_ctime_nsec);
     Stamp {
-        id: found.ino(),
-        size: found.len(),
+        id: found.st_ino,
+        size: u64::try_from(found.st_size).unwrap_or(0),
         mtime,
         ctime,
         settled: now.saturating_sub(mtime.max(ctime)) > SETTLED_NS,

@@ -1,108 +1,137 @@
 //! Learns of changes from inotify: one instance per process, shared by all its subscriptions.
 //!
 //! For each topic the directory itself is watched and all those above it, down from the root: so a topic whose writer has
-//! never run, a removed and a replaced directory are all seen by an event in a directory that is there.
+//! never run, a removed and a replaced directory are all seen by an event in a directory that is there. Only changes are
+//! asked for: with openings and reads among the events, as general watchers have them, every reader of a row would wake
+//! every other reader of its topic.
 //!
-//! The thread that takes the events notes them in the feeds, and reads a row for a reader that has to wake up. It must not watch anything itself (it would
-//! wait for itself), so a feed is told to *rearm* and its reader attaches again before it reads. The order makes this safe:
-//! first watch, then look. An event that arrives between a watch and the note that it is in place raises the directory's
-//! `epoch`, and the note is not made.
+//! Who takes the events from the kernel doesn't matter: [`Watch::drain`] sorts all that are there into the feeds, and a
+//! reader calls it before it looks. So what was published before a look is seen by it. Somebody has to *wait* for events,
+//! too: `follow.rs`.
+//!
+//! After an event of a whole directory a feed is told to *rearm*, and its reader attaches again before it reads. The order
+//! makes this safe: first watch, then look. Attaching and draining exclude each other, so no event is sorted by a
+//! half-made note of what is watched.
 
 use std::{
-    collections::HashMap,
+    ffi::{CStr, OsStr},
+    io,
+    mem::MaybeUninit,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, Weak},
-    time::Instant,
 };
 
-use notify::{
-    ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode, ModifyKind},
+use rustix::{
+    fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags},
+    io::Errno,
 };
 
 use crate::{
     BusError,
-    feed::{Early, Feed},
+    feed::Feed,
     file::{
+        follow::Followers,
         layout::READY,
-        read::{self, is_absent, row_name},
+        read::{is_absent, row_name},
     },
     lock::Lock,
 };
 
+/// What is asked for: entries that come, go, are replaced, were written in place or may be read from now on; and what
+/// happens to the directory as a whole.
+const CHANGES: WatchFlags = WatchFlags::MOVED_TO
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::ONLYDIR);
+
+/// Room for the events of one system call: at least 14, however long the names.
+const BUFFER: usize = 4096;
+/// Length of an event without a name.
+const EVENT: usize = 16;
+/// A name has up to so many zeros after it.
+const PADDING: usize = 16;
+/// No event is longer.
+const LONGEST: usize = EVENT + 255 + PADDING;
+
 /// The watched directories of one process.
 pub(super) struct Watch {
     root: PathBuf,
-    /// Locked for the whole of an attach or detach, so that one doesn't undo the other. Never by the event thread.
-    watcher: Mutex<RecommendedWatcher>,
-    nodes: Arc<Mutex<Nodes>>,
+    inotify: Arc<OwnedFd>,
+    state: Mutex<State>,
+    followers: Followers,
 }
 
-type Nodes = HashMap<PathBuf, Node>;
+/// What is watched for whom. Few dozens of directories: going through all of them is faster than any index.
+#[derive(Default)]
+struct State {
+    nodes: Vec<Node>,
+}
 
 /// A directory that is watched, or will be as soon as it exists.
-#[derive(Default)]
 struct Node {
+    path: PathBuf,
     /// Topics that are this directory or below it.
     path_of: Vec<Weak<Feed>>,
     /// Topics that are this directory.
     rows_of: Vec<Weak<Feed>>,
-    /// The kernel reports changes of it.
+    /// The kernel's number of the directory that was here when it was last looked. Two ways may lead to one directory.
+    watched: Option<i32>,
+    /// It is certainly still the same directory.
     armed: bool,
-    /// Counts what happened to the directory as a whole.
-    epoch: u64,
 }
 
 impl Watch {
-    pub(super) fn new(root: &Path) -> Result<Self, BusError> {
-        let nodes = Arc::new(Mutex::new(Nodes::new()));
-        let noted = Arc::clone(&nodes);
-        let watcher = notify::recommended_watcher(move |event| on_event(&noted, event)).map_err(
-            |source| BusError::Watch {
-                path: root.to_owned(),
-                source,
-            },
-        )?;
-        Ok(Self {
+    pub(super) fn new(root: &Path) -> Result<Arc<Self>, BusError> {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
+        let inotify = inotify.map_err(|error| failed(root, error))?;
+        Ok(Arc::new(Self {
             root: root.to_owned(),
-            watcher: Mutex::new(watcher),
-            nodes,
-        })
+            inotify: Arc::new(inotify),
+            state: Mutex::default(),
+            followers: Followers::default(),
+        }))
+    }
+
+    /// Becomes readable when there is something to [`drain`](Self::drain).
+    pub(super) fn descriptor(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.inotify)
+    }
+
+    pub(super) fn followers(&self) -> &Followers {
+        &self.followers
     }
 
     /// Reports changes of the topic in `dir` to `feed`. Watches what exists of the way to it.
     pub(super) fn attach(&self, dir: &Path, feed: &Arc<Feed>) -> Result<(), BusError> {
-        let mut watcher = self.watcher.held();
         let way = self.way_to(dir);
-        {
-            let mut nodes = self.nodes.held();
-            for path in &way {
-                let node = nodes.entry(path.clone()).or_default();
-                add(&mut node.path_of, feed);
-                if path == dir {
-                    add(&mut node.rows_of, feed);
-                }
+        let mut state = self.state.held();
+        for path in &way {
+            let node = state.node(path);
+            add(&mut node.path_of, feed);
+            if path == dir {
+                add(&mut node.rows_of, feed);
             }
         }
         for path in way {
-            let Some(epoch) = self
-                .nodes
-                .held()
-                .get(&path)
-                .filter(|node| !node.armed)
-                .map(|node| node.epoch)
-            else {
+            if state.node(&path).armed {
                 continue;
-            };
-            match watcher.watch(&path, RecursiveMode::NonRecursive) {
-                Ok(()) => {
-                    if let Some(node) = self.nodes.held().get_mut(&path) {
-                        node.armed = node.epoch == epoch;
-                    }
+            }
+            match inotify::add_watch(&*self.inotify, &path, CHANGES) {
+                Ok(number) => {
+                    let node = state.node(&path);
+                    node.armed = true;
+                    let before = node.watched.replace(number);
+                    state.release(&self.inotify, before);
                 }
                 // Its appearance is an event in the directory above, which is watched by now.
-                Err(error) if is_missing(&error) => break,
-                Err(source) => return Err(BusError::Watch { path, source }),
+                Err(error) if is_absent(&error.into()) => break,
+                Err(error) => return Err(failed(&path, error)),
             }
         }
         Ok(())
@@ -110,20 +139,49 @@ impl Watch {
 
     /// Ends what `attach` began.
     pub(super) fn detach(&self, feed: &Arc<Feed>) {
-        let mut watcher = self.watcher.held();
         let feed = Arc::downgrade(feed);
+        let mut state = self.state.held();
         let mut unused = Vec::new();
-        self.nodes.held().retain(|path, node| {
+        state.nodes.retain_mut(|node| {
             node.path_of.retain(|other| !other.ptr_eq(&feed));
             node.rows_of.retain(|other| !other.ptr_eq(&feed));
             if node.path_of.is_empty() {
-                unused.push(path.clone());
+                unused.push(node.watched);
             }
             !node.path_of.is_empty()
         });
-        for path in unused {
-            // It may be gone with its watch.
-            drop(watcher.unwatch(&path));
+        for number in unused {
+            state.release(&self.inotify, number);
+        }
+    }
+
+    /// Sorts every event that has happened into the feeds. Never waits.
+    pub(super) fn drain(&self) {
+        let mut state = self.state.held();
+        let mut buffer = [MaybeUninit::uninit(); BUFFER];
+        let mut events = Reader::new(&*self.inotify, &mut buffer);
+        let mut filled = 0;
+        loop {
+            match events.next() {
+                Ok(event) => {
+                    let name = event.file_name().map(CStr::to_bytes);
+                    filled += EVENT + name.map_or(0, |name| name.len() + PADDING);
+                    state.take_note(&self.inotify, event.wd(), event.events(), name);
+                }
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "inotify failed; comparing everything");
+                    return state.lost();
+                }
+            }
+            if events.is_buffer_empty() {
+                // There was room for more, so there was no more; that saves asking.
+                if filled + LONGEST <= BUFFER {
+                    return;
+                }
+                filled = 0;
+            }
         }
     }
 
@@ -144,124 +202,111 @@ impl Watch {
     }
 }
 
+impl State {
+    fn node(&mut self, path: &Path) -> &mut Node {
+        let known = self.nodes.iter().position(|node| node.path == path);
+        let index = known.unwrap_or_else(|| {
+            self.nodes.push(Node {
+                path: path.to_owned(),
+                path_of: Vec::new(),
+                rows_of: Vec::new(),
+                watched: None,
+                armed: false,
+            });
+            self.nodes.len() - 1
+        });
+        &mut self.nodes[index]
+    }
+
+    /// Ends the watch of this number if no node has it any more.
+    fn release(&self, inotify: &OwnedFd, number: Option<i32>) {
+        if let Some(number) = number
+            && self.nodes.iter().all(|node| node.watched != Some(number))
+        {
+            // It may be gone with its directory.
+            let _ = inotify::remove_watch(inotify, number);
+        }
+    }
+
+    /// Sorts one event into the feeds.
+    fn take_note(&mut self, inotify: &OwnedFd, number: i32, what: ReadFlags, name: Option<&[u8]>) {
+        if what.contains(ReadFlags::QUEUE_OVERFLOW) {
+            tracing::debug!("the inotify queue overflowed; comparing everything");
+            return self.lost();
+        }
+        let mut whole = Vec::new();
+        for node in &self.nodes {
+            if node.watched != Some(number) {
+                continue;
+            }
+            let Some(name) = name else {
+                whole.push(node.path.clone());
+                continue;
+            };
+            if node.has_below() {
+                whole.push(node.path.join(OsStr::from_bytes(name)));
+            }
+            if node.rows_of.is_empty() {
+                continue;
+            }
+            let file = str::from_utf8(name).ok();
+            if file == Some(READY) {
+                tell(&node.rows_of, Feed::mark);
+            } else if let Some(name) = row_name(file) {
+                tell(&node.rows_of, |feed| feed.row(name));
+            }
+        }
+        for path in whole {
+            self.whole_directory(inotify, &path);
+        }
+    }
+
+    /// A directory came, went or was replaced: no watch of it or below it can be relied on. Nothing if it is none of ours.
+    fn whole_directory(&mut self, inotify: &OwnedFd, path: &Path) {
+        let Some(node) = self.nodes.iter().find(|node| node.path == path) else {
+            return;
+        };
+        tell(&node.path_of, Feed::rearm);
+        let mut stale = Vec::new();
+        for node in &mut self.nodes {
+            if node.path.starts_with(path) {
+                node.armed = false;
+                // What happens in a directory that was moved away is of no interest any more.
+                stale.push(node.watched.take());
+            }
+        }
+        for number in stale {
+            self.release(inotify, number);
+        }
+    }
+
+    /// Events were lost, among them maybe those of whole directories.
+    fn lost(&mut self) {
+        for node in &mut self.nodes {
+            node.armed = false;
+            tell(&node.rows_of, Feed::rearm);
+        }
+    }
+}
+
+impl Node {
+    /// Whether there are topics in directories below this one.
+    fn has_below(&self) -> bool {
+        self.path_of.len() > self.rows_of.len()
+    }
+}
+
+fn failed(path: &Path, error: Errno) -> BusError {
+    BusError::Watch {
+        path: path.to_owned(),
+        source: io::Error::from(error),
+    }
+}
+
 fn add(feeds: &mut Vec<Weak<Feed>>, feed: &Arc<Feed>) {
     let feed = Arc::downgrade(feed);
     if !feeds.iter().any(|known| known.ptr_eq(&feed)) {
         feeds.push(feed);
-    }
-}
-
-fn is_missing(error: &notify::Error) -> bool {
-    match &error.kind {
-        ErrorKind::PathNotFound => true,
-        ErrorKind::Io(error) => is_absent(error),
-        ErrorKind::Generic(_)
-        | ErrorKind::WatchNotFound
-        | ErrorKind::InvalidConfig(_)
-        | ErrorKind::MaxFilesWatch => false,
-    }
-}
-
-/// A row whose reader was idle and is being woken.
-struct Idle {
-    feed: Arc<Feed>,
-    dir: PathBuf,
-    name: String,
-}
-
-/// Takes one event. Runs on the event thread.
-fn on_event(nodes: &Mutex<Nodes>, event: notify::Result<Event>) {
-    // Every file that anybody reads is an event, too; those are many and of no interest.
-    let only_read = |event: &Event| matches!(event.kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write));
-    if event
-        .as_ref()
-        .is_ok_and(|event| only_read(event) && !event.need_rescan())
-    {
-        return;
-    }
-    let idle = take_note(&mut nodes.held(), event);
-    // It takes a reader as long to wake up as it takes to read the row: both at once halve the delay. In a burst only the
-    // first row is read here, for then the reader is at work already.
-    for Idle { feed, dir, name } in idle {
-        let at = Instant::now();
-        if let Ok(raw) = read::fetch(&dir, &name) {
-            feed.offer(&name, Early { at, raw });
-        }
-    }
-}
-
-/// Sorts one event into the feeds.
-fn take_note(nodes: &mut Nodes, event: notify::Result<Event>) -> Vec<Idle> {
-    let mut idle = Vec::new();
-    let event = match event {
-        Ok(event) => event,
-        Err(error) => {
-            tracing::warn!(%error, "inotify failed; comparing everything");
-            lost(nodes);
-            return idle;
-        }
-    };
-    if event.need_rescan() {
-        tracing::debug!("the inotify queue overflowed; comparing everything");
-        lost(nodes);
-        return idle;
-    }
-    let in_place = match event.kind {
-        // What somebody writes in place counts when it is complete.
-        EventKind::Modify(ModifyKind::Data(_)) => return idle,
-        EventKind::Access(_) => true,
-        EventKind::Any
-        | EventKind::Create(_)
-        | EventKind::Modify(_)
-        | EventKind::Remove(_)
-        | EventKind::Other => false,
-    };
-    for path in &event.paths {
-        if !in_place && nodes.contains_key(path) {
-            whole_directory(nodes, path);
-        }
-        let Some(dir) = path.parent() else { continue };
-        let Some(node) = nodes.get(dir) else { continue };
-        if node.rows_of.is_empty() {
-            continue;
-        }
-        let file = path.file_name().and_then(|name| name.to_str());
-        if file == Some(READY) {
-            tell(&node.rows_of, Feed::mark);
-        } else if let Some(name) = row_name(file) {
-            for feed in node.rows_of.iter().filter_map(Weak::upgrade) {
-                if feed.row(&name) {
-                    idle.push(Idle {
-                        feed,
-                        dir: dir.to_owned(),
-                        name: name.clone(),
-                    });
-                }
-            }
-        }
-    }
-    idle
-}
-
-/// A directory came, went or was replaced: no watch of it or below it can be relied on.
-fn whole_directory(nodes: &mut Nodes, path: &Path) {
-    for (below, node) in nodes.iter_mut() {
-        if below.starts_with(path) {
-            node.armed = false;
-            node.epoch += 1;
-        }
-    }
-    if let Some(node) = nodes.get(path) {
-        tell(&node.path_of, Feed::rearm);
-    }
-}
-
-/// Events were lost, among them maybe those of whole directories.
-fn lost(nodes: &mut Nodes) {
-    for node in nodes.values_mut() {
-        node.armed = false;
-        node.epoch += 1;
-        tell(&node.rows_of, Feed::rearm);
     }
 }
 

@@ -5,11 +5,19 @@
 //! the old one into `.last/`, rename, directory. Run topics sync nothing: they are gone with the power anyway.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, File, Permissions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, fstat, fsync, linkat, openat, renameat, unlinkat},
+    io::Errno,
 };
 
 use crate::{
@@ -20,11 +28,13 @@ use crate::{
         read,
     },
     key::{Name, escape, is_hashed},
-    store::{Durable, Known, Raw, Stamp, Writer},
+    store::{Durable, Known, Sink, Stamp, Writer},
     topic::Place,
 };
 
 const FILE_MODE: u32 = 0o640;
+/// The same for those who ask the kernel directly.
+const CREATE_MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP);
 
 /// Distinguishes the writers of one process.
 static WRITERS: AtomicU64 = AtomicU64::new(0);
@@ -34,16 +44,23 @@ pub(super) struct FileWriter {
     layout: Layout,
     place: Place,
     dir: PathBuf,
-    /// The file in the making. One is enough, for one object is written at a time.
-    staged: PathBuf,
+    open: Open,
+    /// The file in the making, in the staging directory. One is enough, for one object is written at a time.
+    staged: String,
     /// The second name of an old object on its way to `.last/`.
-    linked: PathBuf,
-    /// Device and inode of `dir`.
-    identity: (u64, u64),
+    linked: String,
     generation: u64,
     /// Whether the umask takes away from the mode of new files; known after the first.
     mode_is_cut: Option<bool>,
     unsynced: bool,
+}
+
+/// The directories that a row takes its way through, so that the way to them has not to be found for each.
+struct Open {
+    staging: OwnedFd,
+    topic: OwnedFd,
+    /// Device and inode of the topic's directory.
+    identity: (u64, u64),
 }
 
 struct Nothing;
@@ -74,16 +91,13 @@ impl FileWriter {
         layout.make(place)?;
         let dir = layout.topic(place);
         let number = WRITERS.fetch_add(1, Ordering::Relaxed);
-        let staged =
-            layout
-                .staging(place)
-                .join(format!("{}.{}.{number}", place.name, std::process::id()));
+        let staged = format!("{}.{}.{number}", place.name, std::process::id());
         let generation = read::generation(&dir)?;
         let mut writer = Self {
             layout: layout.clone(),
             place: place.clone(),
-            identity: identity(&dir)?.unwrap_or_default(),
-            linked: staged.with_extension(format!("{number}.last")),
+            open: Open::new(layout, place)?,
+            linked: format!("{staged}.last"),
             dir,
             staged,
             generation: generation.unwrap_or(0),
@@ -129,10 +143,28 @@ impl FileWriter {
         self.commit(target)
     }
 
+    /// Puts the staged file to the row of this name.
+    fn commit_row(&self, name: &str) -> Result<(), BusError> {
+        let Open { staging, topic, .. } = &self.open;
+        let mut file = String::with_capacity(name.len() + 5);
+        file.push_str(name);
+        file.push_str(".json");
+        renameat(staging, &*self.staged, topic, &*file)
+            .map_err(io::Error::from)
+            .inspect_err(|_| self.discard(&self.staged))
+            .doing("replace", row(&self.dir, name))
+    }
+
     fn commit(&self, target: &Path) -> Result<(), BusError> {
-        fs::rename(&self.staged, target)
-            .inspect_err(|_| drop(fs::remove_file(&self.staged)))
+        renameat(&self.open.staging, &*self.staged, CWD, target)
+            .map_err(io::Error::from)
+            .inspect_err(|_| self.discard(&self.staged))
             .doing("replace", target)
+    }
+
+    /// Removes a file from the staging directory if it is there.
+    fn discard(&self, name: &str) {
+        let _ = unlinkat(&self.open.staging, name, AtFlags::empty());
     }
 
     fn stage(&mut self, content: &[u8]) -> Result<(), BusError> {
@@ -142,21 +174,22 @@ impl FileWriter {
             }
             // Somebody tidied up the staging directory.
             self.layout.make(&self.place).map_err(io::Error::other)?;
+            self.open.staging = open_dir(&self.layout.staging(&self.place))?;
             self.try_stage(content)
         });
         written
-            .inspect_err(|_| drop(fs::remove_file(&self.staged)))
-            .doing("write", &self.staged)
+            .inspect_err(|_| self.discard(&self.staged))
+            .doing("write", self.layout.staging(&self.place).join(&self.staged))
     }
 
     fn try_stage(&mut self, content: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(FILE_MODE)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&self.staged)?;
+        const FLAGS: OFlags = OFlags::WRONLY
+            .union(OFlags::CREATE)
+            .union(OFlags::TRUNC)
+            .union(OFlags::NOFOLLOW)
+            .union(OFlags::CLOEXEC);
+        let Open { staging, .. } = &self.open;
+        let mut file = File::from(openat(staging, &*self.staged, FLAGS, CREATE_MODE)?);
         self.fix_mode(&file)?;
         file.write_all(content)?;
         if self.place.persistent {
@@ -183,17 +216,18 @@ impl FileWriter {
         let current = row(&self.dir, name);
         let last = self.dir.join(LAST);
         let kept = row(&last, name);
-        let link = || fs::hard_link(&current, &self.linked);
+        let staging = &self.open.staging;
+        let link = || linkat(CWD, &current, staging, &*self.linked, AtFlags::empty());
         let linked = link().or_else(|error| {
-            if error.kind() != io::ErrorKind::AlreadyExists {
+            if error != Errno::EXIST {
                 return Err(error);
             }
-            fs::remove_file(&self.linked)?;
+            self.discard(&self.linked);
             link()
         });
         match linked {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Errno::NOENT) => {
                 return absent_is_fine(fs::remove_file(&kept)).doing("remove", kept);
             }
             Err(error) => {
@@ -202,12 +236,13 @@ impl FileWriter {
                 return Ok(());
             }
         }
-        let moved = fs::rename(&self.linked, &kept).or_else(|error| {
+        let place = || renameat(staging, &*self.linked, CWD, &kept).map_err(io::Error::from);
+        let moved = place().or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
                 return Err(error);
             }
             make_dir(&last).map_err(io::Error::other)?;
-            fs::rename(&self.linked, &kept)
+            place()
         });
         moved.doing("keep the previous version as", kept)
     }
@@ -238,23 +273,37 @@ impl FileWriter {
     }
 }
 
+impl Open {
+    fn new(layout: &Layout, place: &Place) -> Result<Self, BusError> {
+        let [staging, topic] = [layout.staging(place), layout.topic(place)];
+        let staging = open_dir(&staging).doing("open", staging)?;
+        let opened = open_dir(&topic).and_then(|open| Ok((fstat(&open)?, open)));
+        let (found, open) = opened.doing("open", topic)?;
+        Ok(Self {
+            staging,
+            topic: open,
+            identity: (found.st_dev, found.st_ino),
+        })
+    }
+}
+
 impl Writer for FileWriter {
-    fn load(&mut self, sink: &mut dyn FnMut(Raw)) -> Result<(), BusError> {
-        read::scan(&self.dir, &Nothing, sink).map(drop)
+    fn load(&mut self, sink: &mut Sink<'_>) -> Result<(), BusError> {
+        read::scan(&self.dir, &Nothing, &mut [sink]).map(drop)
     }
 
     fn intact(&self) -> Result<bool, BusError> {
-        Ok(identity(&self.dir)? == Some(self.identity))
+        Ok(identity(&self.dir)? == Some(self.open.identity))
     }
 
     fn recreate(&mut self) -> Result<(), BusError> {
         self.layout.make(&self.place)?;
-        self.identity = identity(&self.dir)?.unwrap_or_default();
+        self.open = Open::new(&self.layout, &self.place)?;
         let ready = self.dir.join(READY);
         absent_is_fine(fs::remove_file(&ready)).doing("take away", ready)?;
         let dir = self.dir.clone();
         read::for_each_row(&dir, &mut |name| {
-            absent_is_fine(fs::remove_file(row(&dir, &name))).doing("remove", row(&dir, &name))
+            absent_is_fine(fs::remove_file(row(&dir, name))).doing("remove", row(&dir, name))
         })?;
         self.write_generation()
     }
@@ -268,7 +317,7 @@ impl Writer for FileWriter {
         if self.place.persistent {
             self.keep_last(name.as_str())?;
         }
-        self.commit(&row(&self.dir, name.as_str()))?;
+        self.commit_row(name.as_str())?;
         self.changed(durable)
     }
 
@@ -297,7 +346,9 @@ impl Writer for FileWriter {
 
     fn flush(&mut self) -> Result<(), BusError> {
         if self.unsynced && self.place.persistent {
-            sync_dir(&self.dir)?;
+            fsync(&self.open.topic)
+                .map_err(io::Error::from)
+                .doing("sync", &self.dir)?;
         }
         self.unsynced = false;
         Ok(())
@@ -335,9 +386,14 @@ impl Writer for FileWriter {
 impl Drop for FileWriter {
     fn drop(&mut self) {
         for file in [&self.staged, &self.linked] {
-            drop(fs::remove_file(file));
+            self.discard(file);
         }
     }
+}
+
+fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(CWD, dir, flags, Mode::empty())?)
 }
 
 /// Device and inode of a directory; `None` if it isn't there.
