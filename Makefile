@@ -5,7 +5,7 @@
 PACKAGES := qemu-system-x86 qemu-utils seabios ovmf dnsmasq-base nftables iproute2 conntrack busybox \
 	mtools syslinux syslinux-common fdisk xorriso genisoimage kmod mmdebstrap e2fsprogs curl iputils-ping procps util-linux gcc libc6-dev make git ca-certificates
 SERVICES := -p supervisor -p zedagent -p reporter -p zedmanager -p volumemgr -p downloader -p verifier -p domainmgr \
-	-p zedrouter -p nim -p nodeagent -p eve -p evc -p lab -p demo
+	-p zedrouter -p nim -p nodeagent -p newlogd -p eve -p evc -p lab -p demo
 CARGO := cargo --locked
 
 .PHONY: help deps build demo test check bench lab docs clean

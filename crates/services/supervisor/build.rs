@@ -15,6 +15,10 @@ fn main() {
     if is_root && fs::metadata("/dev/net/tun").is_ok() {
         println!("cargo::rustc-cfg=has_tun");
     }
+    println!("cargo::rustc-check-cfg=cfg(has_qemu)");
+    if is_root && fs::metadata("/usr/bin/qemu-system-x86_64").is_ok() {
+        println!("cargo::rustc-cfg=has_qemu");
+    }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let has_memory = mounts.lines().any(|line| {
         let fields: Vec<_> = line.split(' ').collect();

@@ -146,6 +146,8 @@ codes! {
         "A missing binary, a missing permission.", "See the causes; retried with increasing delays.";
     SupervisorUnreachable = "supervisor.unreachable", "The supervisor does not answer.",
         "It is being restarted.", "Retried by itself.";
+    LogStore = "log.store", "Log files can't be written or read.",
+        "The disk is full, fails, or is read-only.", "Free space; lines stay where they were printed, and are taken from there by itself.";
     ReportRefused = "report.refused", "The controller refused a report for good.",
         "The controller does not accept this message.", "The message is kept in quarantine; see the delivery journal.";
 }

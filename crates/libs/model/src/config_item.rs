@@ -196,6 +196,42 @@ pub const ITEMS: &[ItemSpec] = &[
         "Log level of every service that has none of its own.",
     ),
     level("agent.*.debug.loglevel", "Log level of the named service."),
+    level(
+        "debug.default.remote.loglevel",
+        "Least level of services' lines that go to the controller.",
+    ),
+    level(
+        "agent.*.debug.remote.loglevel",
+        "Least level of the named service's lines that go to the controller.",
+    ),
+    level(
+        "debug.syslog.loglevel",
+        "Least level of lines of helper programs (dnsmasq, QEMU) that are kept.",
+    ),
+    level(
+        "debug.syslog.remote.loglevel",
+        "Least level of lines of helper programs that go to the controller.",
+    ),
+    level(
+        "debug.kernel.loglevel",
+        "Least level of the kernel's messages that are kept.",
+    ),
+    level(
+        "debug.kernel.remote.loglevel",
+        "Least level of the kernel's messages that go to the controller.",
+    ),
+    flag(
+        "newlog.allow.fastupload",
+        false,
+        "Make log files every 10 s and send one every 3 s.",
+    ),
+    int(
+        "newlog.gzipfiles.ondisk.maxmegabytes",
+        2048,
+        10,
+        ANY,
+        "Megabytes of log files kept, at most a tenth of /persist; the oldest are removed first.",
+    ),
 ];
 
 /// The spec of a property, also of those with a service's name in the middle.
@@ -265,15 +301,22 @@ impl ConfigItemValueMap {
 
     /// The log level of a service.
     pub fn log_level(&self, service: &str) -> &str {
-        match self.text(&format!("agent.{service}.debug.loglevel")) {
-            level
-                if self
-                    .values
-                    .contains_key(&format!("agent.{service}.debug.loglevel")) =>
-            {
-                level
-            }
-            _ => self.text("debug.default.loglevel"),
+        self.level_of(service, "debug.loglevel", "debug.default.loglevel")
+    }
+
+    /// The least level of a service's lines that go to the controller.
+    pub fn remote_log_level(&self, service: &str) -> &str {
+        self.level_of(
+            service,
+            "debug.remote.loglevel",
+            "debug.default.remote.loglevel",
+        )
+    }
+
+    fn level_of(&self, service: &str, own: &str, default: &str) -> &str {
+        match self.values.get(&format!("agent.{service}.{own}")) {
+            Some(level) => level,
+            None => self.text(default),
         }
     }
 }
@@ -394,5 +437,16 @@ mod tests {
             ("trace", "error")
         );
         assert_eq!(items.int("timer.config.interval"), 60);
+        let remote = parse_item("agent.nim.debug.remote.loglevel", "error").unwrap_or_default();
+        items
+            .values
+            .insert("agent.nim.debug.remote.loglevel".to_owned(), remote);
+        assert_eq!(
+            (
+                items.remote_log_level("nim"),
+                items.remote_log_level("zedagent")
+            ),
+            ("error", "info")
+        );
     }
 }

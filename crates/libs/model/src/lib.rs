@@ -20,6 +20,7 @@ pub mod content;
 pub mod domain;
 pub mod fault;
 pub mod id;
+pub mod log;
 pub mod network;
 pub mod node;
 pub mod port;

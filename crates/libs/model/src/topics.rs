@@ -14,6 +14,7 @@ use crate::{
         DownloaderStatus, VerifyImageConfig, VerifyImageStatus,
     },
     domain::{Capabilities, DomainConfig, DomainMetric, DomainStatus},
+    log::NewlogMetrics,
     network::{
         AppNetworkConfig, AppNetworkStatus, AssignedAddress, AssignedNumber, NetworkInstanceConfig,
         NetworkInstanceStatus, NetworkMetrics,
@@ -106,6 +107,8 @@ topics! {
     APP_INTERFACE_TO_NUM: AssignedAddress = persist("zedrouter", "AppInterfaceToNum");
 
     DELIVERY_JOURNAL: DeliveryRecord = persist("reporter", "DeliveryJournal");
+
+    NEWLOG_METRICS: NewlogMetrics = run("newlogd", "NewlogMetrics");
 
     NODE_AGENT_STATUS: NodeAgentStatus = run("nodeagent", "NodeAgentStatus");
     DEVICE_OP_COUNTERS: DeviceOpCounters = persist("nodeagent", "DeviceOpCounters");

@@ -124,10 +124,17 @@ impl ExitKind {
     }
 }
 
+/// What the kernel ends a process with for a system call that its filter forbids.
+const SIGSYS: i32 = 31;
+
 impl fmt::Display for ExitKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(out, "exited with code {code}"),
+            Self::Signal(SIGSYS) => write!(
+                out,
+                "killed by signal {SIGSYS}: a system call that no unit may make"
+            ),
             Self::Signal(signal) => write!(out, "killed by signal {signal}"),
             Self::Unknown => out.write_str("ended, how is not known (it was adopted)"),
             Self::NotStarted(why) => write!(out, "could not be started: {why}"),

@@ -2,56 +2,19 @@
 //!
 //! The caller is the uid that the kernel gives for the connection (SO_PEERCRED). Root may everything.
 //! Everybody who can connect (the group `eve`) may look. A service may start, stop, restart and
-//! forget transient units under its own name if it has a row here, within what the row allows.
+//! forget transient units under its own name if it has a row in `transient.rs`, within what the row allows.
 //! Nobody but root touches another's units or services.
 
-use units::{Capability, UnitName, UnitSpec, UnitsError, ids};
+use std::path::{Component, Path};
 
-/// What one service may ask for.
-struct Right {
-    service: &'static str,
-    /// Whether it may have transient units.
-    units: bool,
-    /// Capabilities that they may have.
-    capabilities: &'static [Capability],
-    /// Whether they may run as guests' users (else only as the service's own).
-    guests: bool,
-    /// Whether it may ask for a reboot.
-    reboot: bool,
-}
+use units::{Output, UnitName, UnitSpec, UnitsError, ids};
 
-const NOTHING: Right = Right {
-    service: "",
-    units: false,
-    capabilities: &[],
-    guests: false,
-    reboot: false,
-};
+use crate::filter::Filter;
+use crate::sandbox::SYSTEM_PROGRAMS;
+use crate::transient::{self, Transient};
 
-const RIGHTS: &[Right] = &[
-    Right {
-        service: "domainmgr",
-        units: true,
-        guests: true,
-        ..NOTHING
-    },
-    Right {
-        service: "zedrouter",
-        units: true,
-        // dnsmasq: port 53 and 67, raw sockets for pings, nft sets.
-        capabilities: &[
-            Capability::NetAdmin,
-            Capability::NetRaw,
-            Capability::NetBindService,
-        ],
-        ..NOTHING
-    },
-    Right {
-        service: "nodeagent",
-        reboot: true,
-        ..NOTHING
-    },
-];
+/// The service that may ask for a reboot.
+const REBOOTER: &str = "nodeagent";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,18 +45,26 @@ impl Caller {
         }
     }
 
-    fn right(self) -> &'static Right {
-        let service = ids::service_of(self.uid);
-        RIGHTS
-            .iter()
-            .find(|right| Some(right.service) == service)
-            .unwrap_or(&NOTHING)
+    fn service(self) -> Option<&'static str> {
+        ids::service_of(self.uid)
     }
 
-    /// Whether it may start this unit. `device_groups` own the devices that guests use.
+    /// The row of its transient units.
+    fn row(self) -> Option<&'static Transient> {
+        self.service().and_then(transient::of)
+    }
+
+    /// The system calls and the network of the units that it starts. Root's are for tests and emergencies.
+    pub(crate) fn filter(self) -> Filter {
+        self.row().map_or_else(Filter::default, |row| row.filter)
+    }
+
+    /// Whether it may start this unit on the device below `root`. `device_groups` own the devices that
+    /// guests use.
     pub(crate) fn may_start(
         self,
         spec: &UnitSpec,
+        root: &Path,
         device_groups: &[u32],
     ) -> Result<(), UnitsError> {
         self.may_manage(&spec.name)?;
@@ -105,43 +76,13 @@ impl Caller {
                 ),
             });
         }
-        if self.is_root() {
+        let Some(row) = self.row() else {
+            // Only root gets here without one.
             return Ok(());
-        }
-        let right = self.right();
-        let is_guest =
-            |id: u32| right.guests && (ids::GUEST_UID_FIRST..=ids::GUEST_UID_LAST).contains(&id);
-        let sandbox = &spec.sandbox;
-        if sandbox.uid != self.uid && !is_guest(sandbox.uid) {
-            return Err(refused(format!(
-                "{} may not run {} as uid {}",
-                self.describe(),
-                spec.name,
-                sandbox.uid
-            )));
-        }
-        let foreign = std::iter::once(&sandbox.gid)
-            .chain(&sandbox.groups)
-            .find(|gid| **gid != ids::EVE_GID && !is_guest(**gid) && !device_groups.contains(gid));
-        if let Some(gid) = foreign {
-            return Err(refused(format!(
-                "{} may not run {} in group {gid}",
-                self.describe(),
-                spec.name
-            )));
-        }
-        let surplus = sandbox
-            .capabilities
-            .iter()
-            .find(|capability| !right.capabilities.contains(capability));
-        if let Some(capability) = surplus {
-            return Err(refused(format!(
-                "{} may not give {capability} to {}",
-                self.describe(),
-                spec.name
-            )));
-        }
-        Ok(())
+        };
+        surplus(row, self.uid, spec, root, device_groups).map_or(Ok(()), |what| {
+            Err(refused(format!("{} may not {what}", self.describe())))
+        })
     }
 
     /// Whether it may stop, restart or forget this unit.
@@ -149,8 +90,8 @@ impl Caller {
         if self.is_root() {
             return Ok(());
         }
-        let owner = ids::service_of(self.uid);
-        if name.instance().is_some() && Some(name.owner()) == owner && self.right().units {
+        let owner = self.row().map(|row| row.owner);
+        if name.instance().is_some() && Some(name.owner()) == owner {
             return Ok(());
         }
         Err(refused(format!(
@@ -161,7 +102,7 @@ impl Caller {
 
     /// Whether it may ask for a reboot.
     pub(crate) fn may_reboot(self) -> Result<(), UnitsError> {
-        if self.is_root() || self.right().reboot {
+        if self.is_root() || self.service() == Some(REBOOTER) {
             Ok(())
         } else {
             Err(refused(format!("{} may not reboot", self.describe())))
@@ -169,17 +110,85 @@ impl Caller {
     }
 }
 
+/// What a spec has that the row does not allow, as the end of a sentence.
+fn surplus(
+    row: &Transient,
+    owner: u32,
+    spec: &UnitSpec,
+    root: &Path,
+    device_groups: &[u32],
+) -> Option<String> {
+    let UnitSpec { name, sandbox, .. } = spec;
+    let is_guest = row.guests && transient::is_guests(sandbox.uid);
+    if sandbox.uid != owner && !is_guest {
+        return Some(format!("run {name} as uid {}", sandbox.uid));
+    }
+    // A guest in the group of the services could read what those share.
+    let own_group = |gid: u32| {
+        if is_guest {
+            transient::is_guests(gid)
+        } else {
+            gid == ids::EVE_GID
+        }
+    };
+    let mut groups = std::iter::once(&sandbox.gid).chain(&sandbox.groups);
+    if let Some(gid) = groups.find(|gid| !own_group(**gid) && !device_groups.contains(gid)) {
+        return Some(format!("run {name} in group {gid}"));
+    }
+    let mut capabilities = sandbox.capabilities.iter();
+    if let Some(capability) = capabilities.find(|one| !row.capabilities.contains(one)) {
+        return Some(format!("give {capability} to {name}"));
+    }
+    let program = spec.argv.first().map(Path::new);
+    let is_system = |path: &Path| SYSTEM_PROGRAMS.iter().any(|dir| path.starts_with(dir));
+    if let Some(program) = program.filter(|path| !is_system(path) || climbs(path)) {
+        return Some(format!("run {} as {name}", program.display()));
+    }
+    let Some(paths) = &sandbox.paths else {
+        return Some(format!("leave every path open to {name}"));
+    };
+    let output = match &spec.output {
+        Output::File(path) => Some(path),
+        Output::Log | Output::Discard => None,
+    };
+    let within = |path: &Path| {
+        let mut bounds = row.within.iter();
+        !climbs(path) && bounds.any(|bound| path.starts_with(bound.below(root)))
+    };
+    let foreign = [&paths.read, &paths.write, &paths.execute]
+        .into_iter()
+        .flatten()
+        .chain(output)
+        .find(|path| !within(path));
+    foreign.map(|path| format!("open {} to {name}", path.display()))
+}
+
+fn climbs(path: &Path) -> bool {
+    path.components().any(|part| part == Component::ParentDir)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use units::{Capability, Paths};
 
     fn caller(service: &str) -> Caller {
         Caller::new(ids::service_uid(service).unwrap())
     }
 
+    const ROOT: &str = "/r";
+
     fn spec(name: &str, uid: u32) -> UnitSpec {
-        UnitSpec::new(name.parse().unwrap(), "/bin/x", uid)
+        let mut spec = UnitSpec::new(name.parse().unwrap(), "/usr/bin/x", uid);
+        spec.sandbox.paths = Some(Paths::default());
+        spec
+    }
+
+    fn guest(name: &str) -> UnitSpec {
+        let mut spec = spec(name, ids::GUEST_UID_FIRST);
+        spec.sandbox.gid = ids::GUESTS_GID;
+        spec
     }
 
     #[test]
@@ -197,30 +206,115 @@ mod tests {
         assert!(caller("nim").may_manage(&"nim/x".parse().unwrap()).is_err());
     }
 
+    fn may(service: &str, spec: &UnitSpec) -> bool {
+        caller(service)
+            .may_start(spec, Path::new(ROOT), &[104])
+            .is_ok()
+    }
+
     #[test]
     fn nobody_gains_rights_by_starting_a_unit() {
-        let router = caller("zedrouter");
         let own = ids::service_uid("zedrouter").unwrap();
         let good = spec("zedrouter/dns", own).capabilities([Capability::NetAdmin]);
-        router.may_start(&good, &[]).unwrap();
-        let refused = |spec: UnitSpec| router.may_start(&spec, &[104]).is_err();
-        assert!(refused(spec("zedrouter/dns", 0)));
-        assert!(refused(spec("zedrouter/dns", ids::GUEST_UID_FIRST)));
-        assert!(refused(spec("domainmgr/x", own)));
-        assert!(refused(good.clone().capabilities([Capability::SysAdmin])));
-        let mut keys = good.clone();
-        keys.sandbox.groups = vec![ids::KEYS_GID];
-        assert!(refused(keys));
-        let mut root_group = good.clone();
-        root_group.sandbox.gid = 0;
-        assert!(refused(root_group));
-        let mut device = good;
-        device.sandbox.groups = vec![104];
-        assert!(!refused(device));
-        let guest = spec("domainmgr/g", ids::GUEST_UID_FIRST);
-        caller("domainmgr").may_start(&guest, &[]).unwrap();
-        let service = Caller::new(0).may_start(&spec("nim", 0), &[]);
+        let changed = |change: fn(&mut UnitSpec)| {
+            let mut spec = good.clone();
+            change(&mut spec);
+            may("zedrouter", &spec)
+        };
+        assert!(changed(|_| {}));
+        assert!(!changed(|spec| spec.sandbox.uid = 0));
+        assert!(!changed(|spec| spec.sandbox.uid = ids::GUEST_UID_FIRST));
+        assert!(!changed(|spec| spec.sandbox.groups = vec![ids::KEYS_GID]));
+        assert!(!changed(|spec| spec.sandbox.gid = 0));
+        assert!(!changed(|spec| {
+            spec.sandbox.capabilities.insert(Capability::SysAdmin);
+        }));
+        assert!(changed(|spec| spec.sandbox.groups = vec![104]));
+        assert!(!may("zedrouter", &spec("domainmgr/x", own)));
+        let service = Caller::new(0).may_start(&spec("nim", 0), Path::new(ROOT), &[]);
         assert!(matches!(service, Err(UnitsError::Invalid { .. })));
+    }
+
+    #[test]
+    fn a_guest_is_in_no_group_that_services_share() {
+        assert!(may("domainmgr", &guest("domainmgr/g")));
+        let mut member = guest("domainmgr/g");
+        member.sandbox.groups = vec![ids::EVE_GID];
+        assert!(!may("domainmgr", &member));
+        assert!(!may(
+            "domainmgr",
+            &spec("domainmgr/g", ids::GUEST_UID_FIRST)
+        ));
+        let own = ids::service_uid("domainmgr").unwrap();
+        assert!(may("domainmgr", &spec("domainmgr/tool", own)));
+    }
+
+    #[test]
+    fn a_unit_reaches_no_more_than_its_row() {
+        let own = ids::service_uid("zedrouter").unwrap();
+        let with = |paths: Option<Paths>, output: Output, program: &str| {
+            let mut spec = spec("zedrouter/dns", own);
+            spec.sandbox.paths = paths;
+            spec.output = output;
+            program.clone_into(&mut spec.argv[0]);
+            may("zedrouter", &spec)
+        };
+        let dnsmasq = "/usr/sbin/dnsmasq";
+        let read = |path: &str| {
+            Some(Paths {
+                read: vec![path.into()],
+                ..Paths::default()
+            })
+        };
+        let write = |path: &str| {
+            Some(Paths {
+                write: vec![path.into()],
+                ..Paths::default()
+            })
+        };
+        let execute = |path: &str| {
+            Some(Paths {
+                execute: vec![path.into()],
+                ..Paths::default()
+            })
+        };
+        for paths in [
+            read("/r/run/zedrouter-net"),
+            write("/r/run/zedrouter-net/a"),
+        ] {
+            assert!(with(paths, Output::Log, dnsmasq));
+        }
+        for paths in [
+            None,
+            read("/"),
+            read("/r/persist/volumes/v"),
+            read("/r/run"),
+            write("/r/run/zedagent"),
+            write("/r/run/zedrouter-network"),
+            write("/r/run/zedrouter-net/../zedagent"),
+            execute("/r/persist"),
+        ] {
+            assert!(!with(paths.clone(), Output::Log, dnsmasq), "{paths:?}");
+        }
+        let file = |path: &str| Output::File(path.into());
+        let nothing = || Some(Paths::default());
+        assert!(with(nothing(), file("/r/run/zedrouter-net/out"), dnsmasq));
+        assert!(!with(nothing(), file("/r/persist/volumes/v"), dnsmasq));
+        for program in ["/r/run/zedrouter-net/x", "/usr/../r/x", "/tmp/x"] {
+            assert!(!with(nothing(), Output::Log, program), "{program}");
+        }
+    }
+
+    #[test]
+    fn the_filter_is_the_rows() {
+        use crate::calls::{Calls, Network};
+        let guests = caller("domainmgr").filter();
+        assert_eq!(
+            (guests.calls, guests.network),
+            (Calls::Emulator, Network::Screen)
+        );
+        assert_eq!(caller("zedrouter").filter().calls, Calls::Resolver);
+        assert_eq!(Caller::new(0).filter(), Filter::default());
     }
 
     #[test]

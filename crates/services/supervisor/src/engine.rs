@@ -53,6 +53,8 @@ pub(crate) struct Parts {
     pub power: Box<dyn Power>,
     /// The numbers of the plan.
     pub policy: Policy,
+    /// The device's root directory.
+    pub root: PathBuf,
     /// The gRPC socket.
     pub socket: PathBuf,
 }
@@ -240,6 +242,7 @@ impl Engine {
             return;
         }
         let served: Result<_, ServeError> = server::serve(
+            &self.parts.root,
             &self.parts.socket,
             self.requester.clone(),
             self.board.subscribe(),

@@ -19,16 +19,19 @@
 //! their parent, and they are no longer our children. When it is told to end (SIGTERM) it stops
 //! its units first, in reverse order, but those that asked to outlive it.
 //!
-//! Where to look: what happens when, `plan.rs` and `machine.rs`; who may what, `table.rs` (services)
-//! and `authority.rs` (requests); how rights are given up, `shim.rs` and `sandbox.rs`.
+//! Where to look: what happens when, `plan.rs` and `machine.rs`; who may what, `table.rs` (services),
+//! `transient.rs` (their units) and `authority.rs` (requests); how rights are given up, `shim.rs`,
+//! `sandbox.rs` and `filter.rs`.
 #![forbid(unsafe_code)]
 
 mod authority;
+pub mod calls;
 mod cgroup;
 mod devices;
 mod directories;
 mod engine;
 mod evidence;
+mod filter;
 mod machine;
 mod notify;
 mod options;
@@ -44,9 +47,11 @@ mod shim;
 mod status;
 pub mod table;
 mod time;
+pub mod transient;
 mod watchdog;
 mod world;
 
+pub use filter::Filter;
 pub use power::{EXIT_POWER_OFF, EXIT_REBOOT};
 
 use std::fs::File;
@@ -115,7 +120,9 @@ fn run(options: &Options) -> Result<u8, StartError> {
     if !rustix::process::geteuid().is_root() {
         return Err(StartError::NotRoot);
     }
-    let root = std::path::absolute(&options.root).map_err(system("resolve the root"))?;
+    // Without links: what units may open is told by paths, and compared.
+    std::fs::create_dir_all(&options.root).map_err(system("make the root"))?;
+    let root = std::fs::canonicalize(&options.root).map_err(system("resolve the root"))?;
     let here = std::env::current_exe().map_err(system("find its own binary"))?;
     let bin_dir = match &options.bin_dir {
         Some(dir) => std::path::absolute(dir).map_err(system("resolve the binaries' directory"))?,
@@ -163,6 +170,7 @@ async fn serve(
             .map_err(system("open the watchdog"))?,
         power: power::choose(root),
         policy,
+        root: root.to_owned(),
         socket: root.join(units::SOCKET),
     };
     let engine = Engine::new(parts, units);

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use units::{Exit, ExitKind, RestartPolicy, UnitName, UnitSpec};
 
+use crate::filter::Filter;
 use crate::time::{Now, Uptime};
 
 /// Where a unit comes from.
@@ -50,6 +51,9 @@ pub(crate) struct Unit {
     pub spec: UnitSpec,
     /// Units that are started before it and stopped after it.
     pub after: Vec<UnitName>,
+    /// Its system calls and its network. Not the choice of whoever asks for the unit.
+    #[serde(default)]
+    pub filter: Filter,
     /// Where it comes from.
     pub origin: Origin,
     /// What is wanted of it.
@@ -197,6 +201,7 @@ impl Unit {
         Self {
             spec,
             after: Vec::new(),
+            filter: Filter::default(),
             origin,
             goal: Goal::Up,
             life: Life::New,

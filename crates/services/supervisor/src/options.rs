@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use serde::Deserialize;
 use units::{UnitName, UnitSpec};
 
+use crate::filter::Filter;
 use crate::machine::{Origin, Policy, Unit};
 
 /// Starts, watches and restarts all services of the device.
@@ -66,6 +67,9 @@ pub(crate) struct TableUnit {
     /// Units that are started before it.
     #[serde(default)]
     pub after: Vec<UnitName>,
+    /// Its system calls and its network.
+    #[serde(default)]
+    pub filter: Filter,
 }
 
 /// A table file that can't be used.
@@ -86,7 +90,12 @@ pub(crate) fn read_table(path: &Path) -> Result<(Vec<Unit>, Option<Policy>), Tab
     let table: TableFile =
         serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
     let mut units: Vec<Unit> = Vec::new();
-    for TableUnit { spec, after } in table.units {
+    for TableUnit {
+        spec,
+        after,
+        filter,
+    } in table.units
+    {
         spec.check()
             .map_err(|error| failed(format!("{}: {error}", spec.name)))?;
         if spec.name.instance().is_some() {
@@ -100,6 +109,7 @@ pub(crate) fn read_table(path: &Path) -> Result<(Vec<Unit>, Option<Policy>), Tab
         }
         let mut unit = Unit::new(spec, Origin::Service);
         unit.after = after;
+        unit.filter = filter;
         units.push(unit);
     }
     Ok((units, table.policy))

@@ -3,16 +3,15 @@
 //! A unit's standard output and error are this file itself, opened for appending. So nothing that
 //! happens to the supervisor can block or lose what a unit prints, and a unit that was adopted goes
 //! on writing where it wrote. The price is that rotation works on a file that stays open: its head
-//! is copied to `<stem>.log.1` and then cut off in one step (`FALLOC_FL_COLLAPSE_RANGE`, ext4 and
-//! XFS: no byte is lost), or, on file systems that can't, the file is truncated after the copy
-//! (what is printed in between, microseconds, is lost).
+//! is copied to `<stem>.log.1` and then cut off. How, and how newlogd reads on without losing or
+//! repeating a byte, is in the crate `logfile`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use logfile::part_path;
 use units::{UnitName, ids};
 
 /// A log is rotated at this size,
@@ -21,8 +20,6 @@ const ROTATE_AT: u64 = 1024 * 1024;
 const PARTS: u32 = 2;
 /// Logs kept of units that are no more.
 const KEEP_ENDED: usize = 100;
-/// Ranges that are cut off are multiples of this (the largest block size in use).
-const BLOCK: u64 = 64 * 1024;
 
 /// The log of a unit.
 pub(crate) fn path(dir: &Path, name: &UnitName) -> PathBuf {
@@ -56,9 +53,7 @@ pub(crate) fn tidy(dir: &Path, known: &[UnitName]) {
         let Ok(metadata) = entry.metadata() else {
             continue;
         };
-        if metadata.len() > ROTATE_AT
-            && let Err(error) = rotate(&log)
-        {
+        if let Err(error) = logfile::bound(&log, ROTATE_AT, PARTS) {
             tracing::warn!(log = %log.display(), %error, "log can't be rotated");
         }
         if !known.contains(&log) {
@@ -74,46 +69,6 @@ pub(crate) fn tidy(dir: &Path, known: &[UnitName]) {
             let _ = fs::remove_file(part_path(log, part));
         }
     }
-}
-
-fn part_path(log: &Path, part: u32) -> PathBuf {
-    let mut name = log.as_os_str().to_owned();
-    name.push(format!(".{part}"));
-    name.into()
-}
-
-fn rotate(log: &Path) -> io::Result<()> {
-    for part in (1..PARTS).rev() {
-        match fs::rename(part_path(log, part), part_path(log, part + 1)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-    }
-    let file = OpenOptions::new().read(true).write(true).open(log)?;
-    let length = file.metadata()?.len();
-    // The range must end before the end of the file.
-    let head = (length - 1) / BLOCK * BLOCK;
-    let part = part_path(log, 1);
-    copy(&file, head, &part)?;
-    if rustix::fs::fallocate(&file, FallocateFlags::COLLAPSE_RANGE, 0, head).is_ok() {
-        return Ok(());
-    }
-    copy(&file, u64::MAX, &part)?;
-    file.set_len(0)
-}
-
-fn copy(file: &File, bytes: u64, to: &Path) -> io::Result<()> {
-    let mut part = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o640)
-        .open(to)?;
-    fchown(&part, None, Some(ids::EVE_GID))?;
-    let mut from = file;
-    io::Seek::rewind(&mut from)?;
-    io::copy(&mut from.take(bytes), &mut part)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! state of all units on a board (`tokio::sync::watch`) that everything else reads.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use units::{UnitName, UnitSpec, UnitState, UnitTable, UnitsError, ids};
 use v1::supervisor_server::{Supervisor, SupervisorServer};
 
 use crate::authority::Caller;
+use crate::filter::Filter;
 use crate::power::Down;
 
 /// The state of all units, for everybody to read.
@@ -27,8 +28,8 @@ pub(crate) type Board = watch::Receiver<Arc<UnitTable>>;
 /// What the engine is asked to do; allowed already.
 #[derive(Debug)]
 pub(crate) enum Op {
-    /// Start a transient unit.
-    Start(Box<UnitSpec>),
+    /// Start a transient unit, with the system calls and the network that its owner's units have.
+    Start(Box<UnitSpec>, Filter),
     /// End a unit.
     Stop(UnitName),
     /// End its process and start another.
@@ -54,12 +55,13 @@ pub(crate) struct Asked {
 #[derive(Debug, thiserror::Error)]
 #[error("can't serve {path}: {source} (a path of a socket may have 107 bytes)", path = path.display())]
 pub(crate) struct ServeError {
-    path: std::path::PathBuf,
+    path: PathBuf,
     source: std::io::Error,
 }
 
-/// Serves the socket until the task is aborted.
+/// Serves the socket of the device below `root` until the task is aborted.
 pub(crate) fn serve(
+    root: &Path,
     socket: &Path,
     engine: mpsc::Sender<Asked>,
     board: Board,
@@ -75,7 +77,11 @@ pub(crate) fn serve(
     let listener = UnixListener::bind(socket).map_err(failed)?;
     std::os::unix::fs::chown(socket, Some(0), Some(ids::EVE_GID)).map_err(failed)?;
     std::fs::set_permissions(socket, PermissionsExt::from_mode(0o660)).map_err(failed)?;
-    let service = SupervisorServer::new(Desk { engine, board });
+    let service = SupervisorServer::new(Desk {
+        root: root.to_owned(),
+        engine,
+        board,
+    });
     Ok(tokio::spawn(async move {
         let served = tonic::transport::Server::builder()
             .add_service(service)
@@ -86,6 +92,7 @@ pub(crate) fn serve(
 }
 
 struct Desk {
+    root: PathBuf,
     engine: mpsc::Sender<Asked>,
     board: Board,
 }
@@ -164,8 +171,9 @@ impl Desk {
             reason: "no spec".into(),
         })?;
         let spec = wire::spec_from_wire(spec)?;
-        caller.may_start(&spec, &device_groups())?;
-        self.ask_unit(caller, Op::Start(Box::new(spec))).await
+        caller.may_start(&spec, &self.root, &device_groups())?;
+        self.ask_unit(caller, Op::Start(Box::new(spec), caller.filter()))
+            .await
     }
 
     /// Reads the name and checks that the caller may manage that unit.

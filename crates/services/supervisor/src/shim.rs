@@ -12,7 +12,6 @@
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -21,9 +20,12 @@ use std::process::{Command, ExitCode};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use rustix::fs::{OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 use units::{Output, UnitSpec};
 
+use crate::filter::{self, Filter, FilterError};
+use crate::machine::Origin;
 use crate::sandbox::{self, SandboxError};
 
 /// The subcommand's name.
@@ -40,6 +42,10 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub(crate) struct Order {
     /// The unit.
     pub spec: UnitSpec,
+    /// Its system calls and its network.
+    pub filter: Filter,
+    /// Who described it.
+    pub origin: Origin,
     /// Its `NOTIFY_SOCKET`, if it sends a heartbeat.
     pub notify: Option<PathBuf>,
 }
@@ -57,6 +63,8 @@ enum ShimError {
     },
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error("can't open the output {path}: {source}", path = path.display())]
     Output { path: PathBuf, source: io::Error },
     #[error("can't enter the directory {path}: {source}", path = path.display())]
@@ -87,7 +95,12 @@ pub(crate) fn run() -> ExitCode {
 fn become_unit(mut channel: &UnixStream) -> Result<std::convert::Infallible, ShimError> {
     let mut text = Vec::new();
     channel.read_to_end(&mut text).map_err(ShimError::Order)?;
-    let Order { spec, notify } = serde_json::from_slice(&text)?;
+    let Order {
+        spec,
+        filter,
+        origin,
+        notify,
+    } = serde_json::from_slice(&text)?;
     let program = spec.argv.first().cloned().unwrap_or_default();
 
     let null = OpenOptions::new()
@@ -106,7 +119,9 @@ fn become_unit(mut channel: &UnixStream) -> Result<std::convert::Infallible, Shi
     // With the rights that are given up next: the program and the paths of the rules may lie below
     // directories that the unit can't pass.
     let executable = open_program(&program);
-    let rules = sandbox::rules(&spec)?;
+    let rules = sandbox::rules(&spec, filter, origin)?;
+    let filters = filter::compile(filter)?;
+    sandbox::leave_network(filter.network)?;
     sandbox::become_user(&spec.sandbox)?;
 
     match &spec.output {
@@ -119,6 +134,7 @@ fn become_unit(mut channel: &UnixStream) -> Result<std::convert::Infallible, Shi
         source,
     })?;
     sandbox::restrict(rules)?;
+    filter::apply(&filters)?;
     Err(ShimError::Exec {
         source: exec(&spec, &program, executable.as_ref(), notify.as_deref()),
         program,
@@ -131,11 +147,9 @@ fn open_program(program: &str) -> Option<OwnedFd> {
 }
 
 fn open_output(path: &Path) -> Result<std::fs::File, ShimError> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
+    sandbox::open(path, flags, ResolveFlags::NO_SYMLINKS)
+        .map(std::fs::File::from)
         .map_err(|source| ShimError::Output {
             path: path.to_owned(),
             source,

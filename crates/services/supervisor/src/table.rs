@@ -2,17 +2,20 @@
 //!
 //! What a row doesn't give, the service doesn't have: it runs as its own user with no capabilities, in
 //! its own memory limit, and reaches only these paths (and what every program needs, see
-//! `sandbox.rs`). Every service may read the bus and write its own part of it.
+//! `sandbox.rs`). Every service may read the bus and write its own part of it. It makes the system calls of
+//! its class only (`calls.rs`), has no network, and starts no programs. `docs/security.md` shows the whole.
 //!
 //! `after` is a preference for a quick and quiet start, not a condition: services wait for their
 //! inputs by themselves, and a unit that doesn't come up keeps no other down.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bus::layout;
 use units::{Capability, Limits, Paths, RestartPolicy, UnitName, UnitSpec, ids};
 
+use crate::calls::{Calls, Network};
+use crate::filter::Filter;
 use crate::machine::{Origin, Unit};
 
 /// One row: a service and what it may.
@@ -31,6 +34,10 @@ pub struct Service {
     pub read: &'static [At],
     /// and write.
     pub write: &'static [At],
+    /// System calls that it may make.
+    pub calls: Calls,
+    /// Its network.
+    pub network: Network,
     /// Memory limit in MiB: several times what it needs, against leaks.
     pub memory_mib: u64,
     /// Longest silence in seconds.
@@ -44,6 +51,16 @@ pub enum At {
     Root(&'static str),
     /// Of the machine.
     Host(&'static str),
+}
+
+impl At {
+    /// The path on the device below `root`.
+    pub(crate) fn below(self, root: &Path) -> PathBuf {
+        match self {
+            Self::Root(path) => root.join(path),
+            Self::Host(path) => path.into(),
+        }
+    }
 }
 
 /// A directory that services share or that guests pass through, made before they start.
@@ -67,6 +84,7 @@ pub const AREAS: &[Area] = &[
     area("persist/volumes", "volumemgr", 0o2771),
     area("persist/domainmgr", "domainmgr", 0o2751),
     area("persist/log/guests", "domainmgr", 0o2751),
+    area("persist/newlog", "newlogd", 0o2750),
     area("run/hypervisor", "domainmgr", 0o2711),
     area("run/hypervisor/kvm", "domainmgr", 0o2711),
     area("run/zedrouter-net", "zedrouter", 0o2750),
@@ -84,6 +102,8 @@ const PLAIN: Service = Service {
     groups: &[],
     read: &[],
     write: &[],
+    calls: Calls::Plain,
+    network: Network::Nothing,
     memory_mib: 128,
     heartbeat_s: 60,
 };
@@ -92,6 +112,7 @@ const PLAIN: Service = Service {
 pub const SERVICES: &[Service] = &[
     Service {
         name: "nim",
+        network: Network::Everything,
         capabilities: &[
             Capability::NetAdmin,
             Capability::NetRaw,
@@ -107,6 +128,7 @@ pub const SERVICES: &[Service] = &[
     },
     Service {
         name: "zedagent",
+        network: Network::Internet,
         after: &["nim", "nodeagent"],
         groups: &[ids::KEYS_GID],
         write: &[At::Root("config"), At::Root("persist/checkpoint")],
@@ -115,6 +137,7 @@ pub const SERVICES: &[Service] = &[
     },
     Service {
         name: "downloader",
+        network: Network::Internet,
         after: &["nim"],
         read: &[
             At::Root("config/root-certificate.pem"),
@@ -135,6 +158,7 @@ pub const SERVICES: &[Service] = &[
     },
     Service {
         name: "volumemgr",
+        calls: Calls::Programs,
         after: &["downloader", "verifier"],
         read: &[At::Root("persist/verified")],
         write: &[At::Root("persist/volumes")],
@@ -145,6 +169,8 @@ pub const SERVICES: &[Service] = &[
     },
     Service {
         name: "zedrouter",
+        calls: Calls::Router,
+        network: Network::Everything,
         after: &["nim"],
         capabilities: &[
             Capability::NetAdmin,
@@ -163,6 +189,9 @@ pub const SERVICES: &[Service] = &[
     },
     Service {
         name: "domainmgr",
+        calls: Calls::Guests,
+        // It looks whether the guests' taps are there.
+        network: Network::Local,
         // Disks, sockets and consoles are handed to each guest's own user and looked after there.
         capabilities: &[
             Capability::Chown,
@@ -190,10 +219,26 @@ pub const SERVICES: &[Service] = &[
     },
     Service {
         name: "reporter",
+        network: Network::Internet,
         after: &["zedagent"],
         groups: &[ids::KEYS_GID],
         read: &[At::Root("config")],
         memory_mib: 256,
+        ..PLAIN
+    },
+    Service {
+        name: "newlogd",
+        network: Network::Internet,
+        // Where only root may see the kernel's messages.
+        capabilities: &[Capability::Syslog],
+        after: &["zedagent"],
+        groups: &[ids::KEYS_GID],
+        read: &[
+            At::Root("config"),
+            At::Root("persist/log"),
+            At::Host("/dev/kmsg"),
+        ],
+        write: &[At::Root("persist/newlog")],
         ..PLAIN
     },
 ];
@@ -220,10 +265,7 @@ impl Service {
         let resolve = |paths: &[At]| {
             paths
                 .iter()
-                .map(|path| match path {
-                    At::Root(path) => root.join(path),
-                    At::Host(path) => (*path).into(),
-                })
+                .map(|path| path.below(root))
                 .collect::<Vec<_>>()
         };
         let mut read = resolve(self.read);
@@ -236,7 +278,7 @@ impl Service {
         spec.sandbox.paths = Some(Paths {
             read,
             write,
-            execute: vec![bin_dir.to_owned()],
+            execute: Vec::new(),
         });
         spec.limits = Limits {
             memory_bytes: Some(self.memory_mib * 1024 * 1024),
@@ -246,6 +288,10 @@ impl Service {
         spec.heartbeat = Some(Duration::from_secs(self.heartbeat_s));
         let mut unit = Unit::new(spec, Origin::Service);
         unit.after = after;
+        unit.filter = Filter {
+            calls: self.calls,
+            network: self.network,
+        };
         unit
     }
 }
@@ -340,7 +386,7 @@ mod tests {
             .filter(|unit| unit.spec.sandbox.groups.contains(&ids::KEYS_GID))
             .map(|unit| unit.spec.name.as_str())
             .collect();
-        assert_eq!(with_keys, ["zedagent", "reporter"]);
+        assert_eq!(with_keys, ["zedagent", "reporter", "newlogd"]);
         let downloader = units
             .iter()
             .find(|unit| unit.spec.name.as_str() == "downloader")

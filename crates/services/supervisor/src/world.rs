@@ -156,6 +156,8 @@ impl World {
         let name = &unit.spec.name;
         let order = Order {
             spec: unit.spec.clone(),
+            filter: unit.filter,
+            origin: unit.origin,
             notify: self
                 .inboxes
                 .get(name)

@@ -13,6 +13,7 @@ use model::{
         DownloaderStatus, VerifyImageConfig, VerifyImageStatus,
     },
     domain::{Capabilities, DomainConfig, DomainMetric, DomainStatus},
+    log::NewlogMetrics,
     network::{
         AppNetworkConfig, AppNetworkStatus, AssignedAddress, AssignedNumber, NetworkInstanceConfig,
         NetworkInstanceStatus, NetworkMetrics,
@@ -217,6 +218,7 @@ tables! {
     numbers: AssignedNumber = UUID_PAIR_TO_NUM;
     addresses: AssignedAddress = APP_INTERFACE_TO_NUM;
     journal: DeliveryRecord = DELIVERY_JOURNAL;
+    newlog: NewlogMetrics = NEWLOG_METRICS;
     node: NodeAgentStatus = NODE_AGENT_STATUS;
     op_counters: DeviceOpCounters = DEVICE_OP_COUNTERS;
     reboots: RebootRecord = REBOOT_RECORD;

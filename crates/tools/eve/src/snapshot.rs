@@ -73,6 +73,7 @@ impl Snapshot {
                 root: root.to_owned(),
             });
         }
+        refuse_blindness(root)?;
         let bus = Bus::open(root, IDENTITY)?;
         let mut topics = BTreeMap::new();
         for info in bus.topics()? {
@@ -109,6 +110,24 @@ impl Snapshot {
             .flat_map(|table| table.changed.values());
         times.max().copied()
     }
+}
+
+/// A user who may not read the bus would be told that it is empty.
+fn refuse_blindness(root: &Path) -> Result<(), Error> {
+    let [run, _] = layout::shared_dirs(root);
+    for row in supervisor::table::SERVICES {
+        let dir = run.join(row.name);
+        if let Err(source) = fs::read_dir(&dir)
+            && source.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return Err(Error::Io {
+                action: "read (be root, or in the group eve)",
+                path: dir,
+                source,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A topic's name with its writer's.

@@ -7,6 +7,7 @@
 mod layers;
 mod pages;
 mod purity;
+mod security;
 mod sizes;
 mod tree;
 
@@ -26,7 +27,7 @@ struct Arguments {
 enum Task {
     /// File sizes, module names, dependency direction, purity of plans, freshness of generated pages.
     Check,
-    /// Write docs/topics.md, docs/properties.md and docs/errors.md.
+    /// Write docs/topics.md, docs/properties.md, docs/errors.md and the tables of docs/security.md.
     Docs,
 }
 

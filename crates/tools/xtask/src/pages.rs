@@ -13,7 +13,7 @@ use model::{
     topics::{ALL, Entry},
 };
 
-use crate::tree;
+use crate::{security, tree};
 
 /// A generated page.
 pub(crate) struct Page {
@@ -35,6 +35,10 @@ pub(crate) fn pages(root: &Path) -> Result<Vec<Page>> {
         Page {
             path: "docs/errors.md",
             text: errors()?,
+        },
+        Page {
+            path: security::PATH,
+            text: security::page(root)?,
         },
     ])
 }

@@ -1,14 +1,13 @@
 //! What guests print on their serial port: `/persist/log/guests/<app>.console`, bounded.
 //!
 //! QEMU appends to the file itself, so nothing is lost while this service is away, and it never
-//! looks at the file's size. So the file is cut in place: once it has [`MAX`] bytes it is copied to
-//! `<app>.console.1` and emptied; QEMU goes on writing at the new end. What the guest prints between copy and
-//! cut (microseconds) is lost. So a guest has at most twice [`MAX`] on the disk, plus what it prints
-//! until the next look: 1 s when it prints much, 10 s when it has been quiet, or the time that this service
-//! is away.
+//! looks at the file's size. So the file is cut in place: once it has [`MAX`] bytes its head goes to
+//! `<app>.console.1`; QEMU goes on writing at the end, and newlogd reads on (crate `logfile`). So a guest has at
+//! most twice [`MAX`] on the disk, plus what it prints until the next look: 1 s when it prints much, 10 s when it
+//! has been quiet, or the time that this service is away.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -54,9 +53,7 @@ pub fn tidy(dir: &Path) -> u64 {
             continue;
         }
         all += size;
-        if size > MAX
-            && let Err(error) = cut(&path)
-        {
+        if let Err(error) = logfile::bound(&path, MAX, 1) {
             tracing::warn!(log = %path.display(), %error, "console log can't be cut");
         }
     }
@@ -65,18 +62,7 @@ pub fn tidy(dir: &Path) -> u64 {
 
 /// The part that was cut off last.
 pub(super) fn older(log: &Path) -> PathBuf {
-    let mut name = log.as_os_str().to_owned();
-    name.push(".1");
-    name.into()
-}
-
-fn cut(log: &Path) -> io::Result<()> {
-    let file = fs::OpenOptions::new().read(true).write(true).open(log)?;
-    let mut part = fs::File::create(older(log))?;
-    // A guest that prints without end must not keep the copy going.
-    let length = file.metadata()?.len();
-    io::copy(&mut io::Read::take(&file, length), &mut part)?;
-    file.set_len(0)
+    logfile::part_path(log, 1)
 }
 
 /// The last lines since the guest was started; empty if they can't be read.

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use units::{UnitName, UnitSpec, UnitState, UnitsError};
 
 use super::{Engine, now};
+use crate::filter::Filter;
 use crate::machine::{Goal, Life, Origin, Unit};
 use crate::plan::{Fleet, Mode};
 use crate::server::{Asked, Op};
@@ -28,7 +29,7 @@ impl Engine {
     pub(super) fn handle(&mut self, asked: Asked) {
         let Asked { by, op, answer } = asked;
         let about = match op {
-            Op::Start(spec) => self.ask_start(*spec, &by).map(Some),
+            Op::Start(spec, filter) => self.ask_start(*spec, filter, &by).map(Some),
             Op::Stop(name) => {
                 tracing::info!(unit = %name, %by, "asked to stop");
                 self.change(name, |unit| unit.want_down(now())).map(Some)
@@ -66,7 +67,12 @@ impl Engine {
         }
     }
 
-    fn ask_start(&mut self, spec: UnitSpec, by: &str) -> Result<UnitName, UnitsError> {
+    fn ask_start(
+        &mut self,
+        spec: UnitSpec,
+        filter: Filter,
+        by: &str,
+    ) -> Result<UnitName, UnitsError> {
         if self.mode != Mode::Serving {
             return Err(ending());
         }
@@ -98,8 +104,9 @@ impl Engine {
         }
         tracing::info!(unit = %name, %by, "asked to start");
         self.parts.world.clear(&name);
-        self.fleet
-            .insert(name.clone(), Unit::new(spec, Origin::Transient));
+        let mut unit = Unit::new(spec, Origin::Transient);
+        unit.filter = filter;
+        self.fleet.insert(name.clone(), unit);
         Ok(name)
     }
 

@@ -1,6 +1,7 @@
 //! A device below a temporary root with the real supervisor.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Device {
     dir: TempDir,
     supervisor: Option<Child>,
-    table: PathBuf,
+    arguments: Vec<OsString>,
 }
 
 pub(crate) fn name(text: &str) -> UnitName {
@@ -47,6 +48,13 @@ pub(crate) fn shell(text: &str, script: &str) -> UnitSpec {
     UnitSpec::new(name, "/bin/sh", uid).args(["-c", script])
 }
 
+/// One with rules, as services have to ask for it.
+pub(crate) fn ruled(text: &str, script: &str) -> UnitSpec {
+    let mut spec = shell(text, script);
+    spec.sandbox.paths = Some(Paths::default());
+    spec
+}
+
 /// A service that beats.
 pub(crate) fn beating(text: &str) -> UnitSpec {
     let name = name(text);
@@ -59,9 +67,8 @@ pub(crate) fn beating(text: &str) -> UnitSpec {
 
 /// A service that runs a script.
 pub(crate) fn service(text: &str, script: &str) -> UnitSpec {
-    let mut spec = shell(text, script);
+    let mut spec = ruled(text, script);
     spec.restart = RestartPolicy::Always;
-    spec.sandbox.paths = Some(Paths::default());
     spec
 }
 
@@ -74,8 +81,7 @@ impl Device {
 
     /// The same, with what each comes after.
     pub(crate) fn start_in_order(services: &[(UnitSpec, Vec<&str>)]) -> Self {
-        let dir = tempfile::Builder::new().prefix("sv").tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let dir = directory();
         let units: Vec<_> = services
             .iter()
             .map(|(spec, after)| json!({"Spec": spec, "After": after}))
@@ -91,10 +97,41 @@ impl Device {
             json!({"Units": units, "Policy": policy}).to_string(),
         )
         .unwrap();
+        Self::boot_with(dir, vec!["--table".into(), table.into()])
+    }
+
+    /// A device on which `probe` runs as these services, each under its row of the table.
+    pub(crate) fn start_probes(
+        services: &[&str],
+        probe: &Path,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
+        let dir = directory();
+        let bin = dir.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        for service in services {
+            fs::copy(probe, bin.join(service)).unwrap();
+        }
+        let root = dir.path().join("root");
+        for made in ["config", "etc/probe"] {
+            fs::create_dir_all(root.join(made)).unwrap();
+        }
+        prepare(&root);
+        let units = services.join(",");
+        let arguments = [
+            "--units".into(),
+            units.into(),
+            "--bin-dir".into(),
+            bin.into(),
+        ];
+        Self::boot_with(dir, arguments.into())
+    }
+
+    fn boot_with(dir: TempDir, arguments: Vec<OsString>) -> Self {
         let mut device = Self {
             dir,
             supervisor: None,
-            table,
+            arguments,
         };
         device.boot();
         device
@@ -109,7 +146,7 @@ impl Device {
             .unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_supervisor"))
             .args(["--root".as_ref(), self.root().as_os_str()])
-            .args(["--table".as_ref(), self.table.as_os_str()])
+            .args(&self.arguments)
             .args(["--log", "debug"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -252,6 +289,12 @@ impl Device {
     pub(crate) fn has_cgroups(&self) -> bool {
         !self.cgroups().is_empty()
     }
+}
+
+fn directory() -> TempDir {
+    let dir = tempfile::Builder::new().prefix("sv").tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    dir
 }
 
 fn subdirectories(path: &Path) -> Vec<PathBuf> {

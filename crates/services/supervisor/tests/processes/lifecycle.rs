@@ -54,6 +54,7 @@ fn a_hang_past_the_heartbeat_leaves_evidence_and_is_restarted() {
     let device = Device::start(&[beating("nim")]);
     let pid = device.running("nim");
     assert_eq!(device.status("nim").unwrap().status_text, "beating");
+    until("it has said something", || !device.log("nim").is_empty());
     signal(pid, Signal::SIGSTOP);
     until("it is replaced", || {
         let status = device.status("nim").unwrap();

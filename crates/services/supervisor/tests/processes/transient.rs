@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use units::{Client, ExitKind, Output, Phase, RestartPolicy, UnitSpec, Units, UnitsError, ids};
 
-use crate::device::{Device, block, block_as, lives, name, service, shell, uid, until};
+use crate::device::{Device, block, block_as, lives, name, ruled, service, shell, uid, until};
 
 #[test]
 #[cfg_attr(not(is_root), ignore = "needs root")]
@@ -13,7 +13,7 @@ fn a_service_runs_its_units_from_start_to_end() {
     let device = Device::start(&[service("nim", "exec sleep 3600")]);
     let root = device.root();
     let unit = name("zedrouter/dns");
-    let spec = shell("zedrouter/dns", "echo up; exec sleep 3600");
+    let spec = ruled("zedrouter/dns", "echo up; exec sleep 3600");
     let pid = block_as("zedrouter", || async {
         let client = Client::connect(&root).unwrap();
         let mut watch = client.watch("zedrouter/");
@@ -84,7 +84,7 @@ fn the_kernel_says_who_asks_and_the_table_what_they_may() {
     let dns = name("zedrouter/dns");
     block_as("zedrouter", || async {
         client()
-            .start(shell("zedrouter/dns", "exec sleep 3600"))
+            .start(ruled("zedrouter/dns", "exec sleep 3600"))
             .await
     })
     .unwrap();
@@ -97,7 +97,7 @@ fn the_kernel_says_who_asks_and_the_table_what_they_may() {
     for other in ["domainmgr", "nim", "nodeagent"] {
         refused(block_as(other, || async { client().stop(&dns).await }));
         refused(block_as(other, || async {
-            client().start(shell("zedrouter/y", "exit")).await
+            client().start(ruled("zedrouter/y", "exit")).await
         }));
         let seen = block_as(other, || async { client().get(&dns).await }).unwrap();
         assert!(seen.is_some(), "everybody may look");
@@ -111,9 +111,11 @@ fn the_kernel_says_who_asks_and_the_table_what_they_may() {
             .await
     }));
     refused(block_as("nim", || async {
-        client().start(shell("nim/x", "exit")).await
+        client().start(ruled("nim/x", "exit")).await
     }));
-    let guest = UnitSpec::new(name("domainmgr/g"), "/bin/true", ids::GUEST_UID_FIRST);
+    let mut guest = ruled("domainmgr/g", "exit");
+    guest.sandbox.uid = ids::GUEST_UID_FIRST;
+    guest.sandbox.gid = ids::GUESTS_GID;
     block_as("domainmgr", || async { client().start(guest).await }).unwrap();
     // Root, the operator, may.
     block(async { client().stop(&dns).await }).unwrap();

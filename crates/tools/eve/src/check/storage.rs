@@ -238,6 +238,29 @@ impl Judge<'_> {
     }
 
     fn logs(&mut self) {
-        self.add("logs.quota", skipped("newlogd says nothing"));
+        let Some(logs) = self.device.newlog.get("global") else {
+            self.add("logs.quota", skipped("newlogd says nothing"));
+            return;
+        };
+        let text = format!(
+            "{} of files",
+            words::part(logs.total_size_logs, logs.quota_bytes)
+        );
+        let verdict = match &logs.fault {
+            Some(fault) => fail(fault.line(), fault.code.remedy()),
+            None if logs.failed_to_send => warn(
+                format!("{text}; the controller takes none"),
+                "They are kept and sent later; the oldest go first when the quota is used up.",
+            ),
+            None if logs.lines_dropped > 0 => warn(
+                format!(
+                    "{text}; {} lines were dropped before they were sent",
+                    logs.lines_dropped
+                ),
+                "Raise newlog.gzipfiles.ondisk.maxmegabytes, or lower the log levels.",
+            ),
+            None => ok(text),
+        };
+        self.add("logs.quota", verdict);
     }
 }

@@ -1,6 +1,7 @@
 //! Real DNS queries and connections, each from the address of a port, as services make them.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -9,11 +10,12 @@ use std::{
 };
 
 use controller::{
-    ApiVersion, ConfigPartition, Controller, ControllerCerts, Phase, SoftwareKey, client::Timers,
+    ApiVersion, ConfigPartition, Controller, ControllerCerts, Phase, Problem, SoftwareKey,
+    client::Timers,
 };
 use model::content::{DatastoreConfig, DatastoreKind};
 use tokio::{net::TcpSocket, task::JoinSet, time::timeout};
-use uplink::{Attempt, Choice, Hosts, Port, attempts};
+use uplink::{Attempt, Choice, Hosts, Port, Reason, attempts};
 
 use crate::{
     Device,
@@ -55,36 +57,61 @@ async fn ask(root: &Path, device: &Device, facts: &mut Facts) {
             return;
         }
     };
-    stores(device, &ways, facts).await;
-    let Some(server) = facts.config.server.known().cloned() else {
-        facts.no_way = Some("CONFIG does not name the controller".to_owned());
-        return;
+    // All at once: a dead server costs its timeout once.
+    let server = facts.config.server.known().cloned();
+    let to_controller = async {
+        match server {
+            Some(server) => controller(root, device, &server, &ports, &ways).await,
+            None => Err("CONFIG does not name the controller".to_owned()),
+        }
     };
-    let Some((host, port)) = host_and_port(&server, 443) else {
-        facts.no_way = Some(format!("{server} is not host[:port]"));
-        return;
-    };
+    let (datastores, reached) = tokio::join!(stores(device, &ways), to_controller);
+    facts.datastores = datastores;
+    match reached {
+        Ok(reached) => {
+            facts.dns = reached.dns;
+            facts.ways = reached.ways;
+            if facts.dns.is_empty() {
+                facts.no_way = Some("the controller's address needs no DNS".to_owned());
+            }
+        }
+        Err(why) => facts.no_way = Some(why),
+    }
+}
+
+/// What was found on the ways to the controller.
+struct Reached {
+    dns: Vec<DnsFact>,
+    ways: Vec<WayFact>,
+}
+
+async fn controller(
+    root: &Path,
+    device: &Device,
+    server: &str,
+    ports: &[Port],
+    ways: &[Attempt],
+) -> Result<Reached, String> {
+    let (host, port) =
+        host_and_port(server, 443).ok_or_else(|| format!("{server} is not host[:port]"))?;
     let partition = ConfigPartition::read(&root.join("config"));
     let hosts = partition
         .as_ref()
         .map(|partition| Arc::new(partition.hosts.clone()))
         .unwrap_or_default();
-    facts.dns = dns(&ways, &host, &hosts).await;
-    if facts.dns.is_empty() {
-        facts.no_way = Some(format!("{host} needs no DNS"));
-    }
-    let device_client = client(root, device, partition);
+    let own = client(root, device, partition);
     let mut set = JoinSet::new();
-    for (index, way) in ways.into_iter().enumerate() {
-        let client = device_client
-            .clone()
-            .map(|client| over(client, &ports, &way));
+    for (index, way) in ways.iter().cloned().enumerate() {
+        let client = own.clone().map(|client| over(client, ports, &way));
         let (host, hosts) = (host.clone(), Arc::clone(&hosts));
         set.spawn(async move { (index, reach(&way, &host, port, hosts, client).await) });
     }
-    let mut found = set.join_all().await;
+    let (dns, mut found) = tokio::join!(dns(ways, &host, &hosts), set.join_all());
     found.sort_by_key(|(index, _)| *index);
-    facts.ways = found.into_iter().map(|(_, way)| way).collect();
+    Ok(Reached {
+        dns,
+        ways: found.into_iter().map(|(_, way)| way).collect(),
+    })
 }
 
 /// `host`, `host:port`, `[v6]:port`.
@@ -243,7 +270,19 @@ fn failed(failure: &controller::Failure) -> (Fact<String>, Fact<String>) {
         let why = failure.to_string();
         return (Fact::Skipped(why.clone()), Fact::Skipped(why));
     };
-    let why = error.problem.to_string();
+    let why = match &error.problem {
+        Problem::Transport(transport) if transport.reason == Reason::TimedOut => {
+            let (what, limit) = match transport.phase {
+                uplink::Phase::Dns => ("no answer of the DNS servers", DIAL),
+                uplink::Phase::Tls => ("the TLS handshake did not end", DIAL),
+                uplink::Phase::Proxy => ("no answer of the proxy", DIAL),
+                uplink::Phase::Setup | uplink::Phase::Connect => ("no connection", DIAL),
+                uplink::Phase::Http | uplink::Phase::Body => ("no answer", SEND),
+            };
+            format!("{what} within {} s", limit.as_secs())
+        }
+        other => other.to_string(),
+    };
     match error.problem.phase() {
         Phase::Setup | Phase::Dns | Phase::Connect | Phase::Proxy => {
             let text = format!("it did not come so far: {why}");
@@ -290,15 +329,17 @@ async fn connect(way: &Attempt, host: &str, port: u16, hosts: &Arc<Hosts>) -> Fa
     }
 }
 
-async fn stores(device: &Device, ways: &[Attempt], facts: &mut Facts) {
-    let Some(way) = ways.first() else { return };
+async fn stores(device: &Device, ways: &[Attempt]) -> BTreeMap<String, Fact<String>> {
+    let Some(way) = ways.first() else {
+        return BTreeMap::new();
+    };
     let mut set = JoinSet::new();
     for (key, store) in &device.datastores.rows {
         let (key, way) = (key.clone(), way.clone());
         let store = store.clone();
         set.spawn(async move { (key, datastore(&store, &way).await) });
     }
-    facts.datastores = set.join_all().await.into_iter().collect();
+    set.join_all().await.into_iter().collect()
 }
 
 async fn datastore(store: &DatastoreConfig, way: &Attempt) -> Fact<String> {

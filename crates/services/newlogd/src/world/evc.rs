@@ -1,0 +1,171 @@
+//! The way to the controller.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use agent::Failure;
+use api::logs::ServerMetrics;
+use controller::{
+    ApiVersion, ConfigPartition, Controller, SenderStatus, Signer, SoftwareKey, Timers,
+};
+use model::code::Code;
+use uuid::Uuid;
+
+use crate::{Desired, plan::pacing::Answer};
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// What it means for the file.
+    pub answer: Answer,
+    /// A code 400 to 499.
+    pub is_4xx: bool,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+    /// What the controller says of itself.
+    pub server: Option<ServerMetrics>,
+}
+
+impl Reply {
+    /// The controller has the file.
+    pub fn taken() -> Self {
+        Self {
+            answer: Answer::Taken,
+            is_4xx: false,
+            failure: None,
+            server: None,
+        }
+    }
+
+    /// It does not have it.
+    pub fn failed(answer: Answer, is_4xx: bool, failure: Failure) -> Self {
+        Self {
+            answer,
+            is_4xx,
+            failure: Some(failure),
+            server: None,
+        }
+    }
+}
+
+/// Brings a file to the controller: of the device, or of an application.
+pub trait Carrier: Send + Sync + 'static {
+    /// Tries it once.
+    fn carry(
+        &self,
+        desired: &Desired,
+        app: Option<Uuid>,
+        file: Vec<u8>,
+    ) -> impl Future<Output = Reply> + Send;
+}
+
+/// The controller of the CONFIG partition, spoken to with the device's key.
+#[derive(Debug)]
+pub struct Evc {
+    root: PathBuf,
+    controller: Mutex<Option<Controller>>,
+}
+
+impl Evc {
+    /// Of the device below `root`. The key is read when it is first needed: zedagent makes it.
+    pub fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            controller: Mutex::default(),
+        }
+    }
+
+    fn connect(&self, desired: &Desired) -> Result<Controller, Failure> {
+        let failure = |e: &dyn std::error::Error| {
+            Failure::of(Code::OnboardIdentity, "identity", e).transient()
+        };
+        let config = self.root.join("config");
+        let partition = ConfigPartition::read(&config).map_err(|e| failure(&e))?;
+        let read = |name: &str| {
+            let path = config.join(name);
+            std::fs::read(&path).map_err(|e| {
+                let text = format!("cannot read {}: {e}", path.display());
+                Failure::new(Code::OnboardIdentity, "identity", text).transient()
+            })
+        };
+        let (cert, key) = (read("device.cert.pem")?, read("device.key.pem")?);
+        let key = SoftwareKey::from_pem("device", &cert, &key).map_err(|e| failure(&e))?;
+        let key: Arc<dyn Signer> = Arc::new(key);
+        let mut controller =
+            Controller::new(&partition, key, "", &self.root).map_err(|e| failure(&e))?;
+        if desired.onboarding.api_v1 {
+            controller.set_version(ApiVersion::V1);
+        }
+        Ok(controller)
+    }
+
+    /// The controller as the tables describe it now. A clone, so that nothing is locked while it is spoken to.
+    fn controller(&self, desired: &Desired) -> Result<Controller, Failure> {
+        let mut kept = self
+            .controller
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut controller = match kept.take() {
+            Some(controller) => controller,
+            None => self.connect(desired)?,
+        };
+        controller.set_uuid(desired.onboarding.device.map(|d| d.0));
+        controller.set_timers(Timers {
+            dial: desired.items.seconds("timer.dial.timeout"),
+            send: desired.items.seconds("timer.send.timeout"),
+        });
+        if let Some(network) = &desired.network {
+            let (ports, _) = uplink::ports(network);
+            // zedagent reports proxies and certificates that cannot be used.
+            let _ = controller.set_ports(ports);
+        }
+        *kept = Some(controller.clone());
+        Ok(controller)
+    }
+}
+
+impl Carrier for Evc {
+    async fn carry(&self, desired: &Desired, app: Option<Uuid>, file: Vec<u8>) -> Reply {
+        let controller = match self.controller(desired) {
+            Ok(controller) => controller,
+            Err(failure) => return Reply::failed(Answer::Unavailable, false, failure),
+        };
+        match controller.new_logs(app, file).await {
+            // 304 is no answer to a file.
+            Ok(answer) if answer.code == 304 => {
+                let text = "the controller answered 304 to a log file";
+                let failure = Failure::new(Code::ControllerRefused, "logs", text).transient();
+                Reply::failed(Answer::Unavailable, false, failure)
+            }
+            Ok(answer) => Reply {
+                server: answer.value,
+                ..Reply::taken()
+            },
+            Err(error) => refused(&error),
+        }
+    }
+}
+
+fn refused(error: &controller::Failure) -> Reply {
+    let answer = match error.code() {
+        Some(429) => Answer::TooMany,
+        _ if error.is_rejection() => Answer::Refused,
+        _ => Answer::Unavailable,
+    };
+    let code = match (answer, error.status()) {
+        (Answer::Refused, _) => Code::ReportRefused,
+        (
+            _,
+            SenderStatus::CertInvalid
+            | SenderStatus::CertUnknownAuthority
+            | SenderStatus::CertUnknownAuthorityProxy,
+        ) => Code::ControllerTls,
+        _ if error.code().is_some() => Code::ControllerRefused,
+        _ => Code::ControllerUnreachable,
+    };
+    let is_4xx = error.code().is_some_and(|code| (400..500).contains(&code));
+    let failure = Failure::of(code, "logs", error).transient_if(answer != Answer::Refused);
+    Reply::failed(answer, is_4xx, failure)
+}
