@@ -117,6 +117,9 @@ pub fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<u8, StartError> {
     log_to_stderr(&options.log)?;
+    // Whoever started it may have blocked what it is to hear.
+    let unmasked = nix::sys::signal::SigSet::empty().thread_set_mask();
+    unmasked.map_err(system("unblock signals"))?;
     if !rustix::process::geteuid().is_root() {
         return Err(StartError::NotRoot);
     }

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use rustix::fs::{OFlags, ResolveFlags};
@@ -110,6 +111,9 @@ fn become_unit(mut channel: &UnixStream) -> Result<std::convert::Infallible, Shi
         .map_err(kernel("open /dev/null"))?;
     dup2_stdin(&null).map_err(kernel("replace standard input"))?;
     setsid().map_err(kernel("leave the session"))?;
+    // A mask passes through every `exec`: a unit that inherits a blocked SIGTERM never hears that it is to end.
+    let unmasked = SigSet::empty().thread_set_mask();
+    unmasked.map_err(kernel("unblock signals"))?;
     umask(Mode::from_bits_truncate(0o027));
     // What protects the supervisor from the kernel's choice of victims is not for units; without
     // the right to change it there is nothing to undo.

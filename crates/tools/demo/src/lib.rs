@@ -7,7 +7,9 @@
 
 pub mod http;
 pub mod stage;
+pub mod stop;
 pub mod watch;
 
 pub use stage::{Options, Stage};
+pub use stop::Stop;
 pub use watch::{Line, Mark, Marks, View};

@@ -9,17 +9,12 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use demo::{Mark, Marks, Options, Stage, View};
-use nix::sys::signal::{SigSet, Signal};
+use demo::{Mark, Marks, Options, Stage, Stop, View};
 use serde_json::json;
 
 use screen::Screen;
@@ -52,7 +47,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let stop = match watch_signals() {
+    let stop = match Stop::watch() {
         Ok(stop) => stop,
         Err(error) => {
             eprintln!("demo: {error:#}");
@@ -61,7 +56,7 @@ fn main() -> ExitCode {
     };
     match run(&arguments, &stop) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) if stop.load(Ordering::SeqCst) => ExitCode::from(130),
+        Err(_) if stop.is_wanted() => ExitCode::from(130),
         Err(error) => {
             eprintln!("demo: {error:#}");
             let _ = write_result(&arguments.result, "failed", &[], &format!("{error:#}"));
@@ -70,24 +65,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A flag that Ctrl-C sets. What runs notices it and returns, so that everything is taken down in order.
-fn watch_signals() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGINT);
-    set.add(Signal::SIGTERM);
-    set.add(Signal::SIGHUP);
-    set.thread_block().context("block signals")?;
-    let flag = stop.clone();
-    std::thread::spawn(move || {
-        while set.wait().is_ok() {
-            flag.store(true, Ordering::SeqCst);
-        }
-    });
-    Ok(stop)
-}
-
-fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<()> {
+fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let image = lab::guest::image(lab::guest::Kind::Tiny, &lab::guest::default_cache())
         .context("build the guest image")?;
     let began = Instant::now();
@@ -97,11 +75,7 @@ fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<()> {
     let stage = Stage::build(&options)?;
     stage.add_image("tiny.qcow2", &image.path)?;
     marks.note(Mark::World);
-    let go_on = || {
-        ensure!(!stop.load(Ordering::SeqCst), "interrupted");
-        Ok(())
-    };
-    go_on()?;
+    stop.check()?;
     stage.power_on()?;
     let screen = Screen::new(arguments.once);
     let bus = stage.bus()?;
@@ -110,7 +84,7 @@ fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<()> {
     let mut claimed = false;
     let mut page = String::new();
     while !marks.has(Mark::Answers) {
-        go_on()?;
+        stop.check()?;
         let view = View::read(&bus)?;
         marks.look(&view);
         screen.draw(&view.lines());
@@ -148,7 +122,7 @@ fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<()> {
         return Ok(());
     }
     println!("It stays up until Ctrl-C.");
-    while !stop.load(Ordering::SeqCst) {
+    while !stop.is_wanted() {
         std::thread::sleep(Duration::from_millis(100));
     }
     println!("Taking everything down.");

@@ -276,3 +276,32 @@ fn bad_input_harms_nobody() {
     assert!(!run.join("units/zedrouter+x.json").exists());
     assert!(device.is_running());
 }
+
+#[test]
+#[cfg_attr(not(is_root), ignore = "needs root")]
+fn units_hear_their_stop_signal_whatever_was_blocked_around_the_supervisor() {
+    use nix::sys::signal::SigSet;
+    // Of this thread alone, which all that it starts inherits.
+    let mut blocked = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        blocked.add(signal);
+    }
+    blocked.thread_block().unwrap();
+    let mut device = Device::start(&[service("nim", "exec sleep 3600"), beating("zedrouter")]);
+    let masked = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("SigBlk:"));
+        u64::from_str_radix(line.unwrap().split_whitespace().nth(1).unwrap(), 16).unwrap()
+    };
+    for pid in [
+        device.running("nim"),
+        device.running("zedrouter"),
+        device.supervisor_pid(),
+    ] {
+        assert_eq!(masked(pid), 0, "process {pid}");
+    }
+    let began = std::time::Instant::now();
+    assert!(device.terminate().success());
+    // Ten seconds pass before a unit that does not listen is killed.
+    assert!(began.elapsed() < std::time::Duration::from_secs(8));
+}
