@@ -141,8 +141,18 @@ impl Engine {
                     let pid = old.process().map(|process| process.pid);
                     tracing::info!(unit = %name, pid, "still runs: adopted");
                 } else {
+                    let pid = old.process().map(|process| process.pid);
+                    let was_wanted = old.goal == Goal::Up;
                     old.exited(ExitKind::Unknown, now, &self.parts.policy);
-                    tracing::warn!(unit = %name, "ended while nobody looked");
+                    tracing::warn!(unit = %name, pid, "ended while nobody looked");
+                    if was_wanted {
+                        self.cases.push(Failure {
+                            name: name.clone(),
+                            pid,
+                            reason: ExitKind::Unknown.to_string(),
+                            at: now.wall,
+                        });
+                    }
                 }
             }
             if let Some(mut unit) = fleet.remove(&name) {

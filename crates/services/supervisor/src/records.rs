@@ -49,8 +49,11 @@ impl Records {
         };
         for entry in entries.flatten() {
             let path = entry.path();
-            let record = fs::read(&path)
-                .ok()
+            // What a killed supervisor did not rename yet took no effect, whole or not.
+            let is_record = path.extension().is_some_and(|end| end == "json");
+            let record = is_record
+                .then(|| fs::read(&path).ok())
+                .flatten()
                 .and_then(|text| serde_json::from_slice::<Record>(&text).ok())
                 .filter(|record| record.boot == self.boot);
             if let Some(Record { unit, .. }) = record {
@@ -147,7 +150,8 @@ mod tests {
         unit.started(5, 6, now(1));
         records.save(&unit).unwrap();
         fs::write(dir.path().join("units/junk.json"), "{").unwrap();
-        fs::write(dir.path().join("units/.new"), "{").unwrap();
+        let whole = fs::read(dir.path().join("units/zedrouter+dns.json")).unwrap();
+        fs::write(dir.path().join("units/.new"), whole).unwrap();
         let mut again = Records::open(dir.path());
         assert_eq!(again.load(), [unit.clone()]);
         assert_eq!(fs::read_dir(dir.path().join("units")).unwrap().count(), 1);

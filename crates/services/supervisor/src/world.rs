@@ -297,8 +297,10 @@ impl World {
                 return ExitKind::NotStarted(words);
             }
         }
+        // Of an adopted process the kernel's account tells more than its status, which went elsewhere.
+        let may_be_killed = matches!(kind, ExitKind::Signal(9) | ExitKind::Unknown);
         let kills = self.cgroups.out_of_memory_kills(name);
-        if kind == ExitKind::Signal(9) && kills > live.out_of_memory_kills {
+        if may_be_killed && kills > live.out_of_memory_kills {
             return ExitKind::OutOfMemory;
         }
         kind

@@ -85,6 +85,37 @@ fn processes_that_end_while_no_supervisor_runs_are_started_again() {
             .is_some_and(|status| status.restarts == 1)
     });
     assert_ne!(device.running("nim"), pid);
+    let evidence = device.evidence("nim");
+    let reason = std::fs::read_to_string(evidence.first().unwrap().join("reason.json")).unwrap();
+    assert!(reason.contains("how is not known"), "{reason}");
+}
+
+#[test]
+#[cfg_attr(not(is_root), ignore = "needs root")]
+#[cfg_attr(not(has_memory_cgroup), ignore = "no writable memory controller")]
+fn the_memory_limit_of_an_adopted_process_is_named_too() {
+    let mut hungry = service(
+        "nim",
+        "while [ ! -e $0/eat ]; do sleep 0.1; done; exec tail /dev/zero",
+    );
+    let scratch = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(scratch.path(), Some(hungry.sandbox.uid), None).unwrap();
+    hungry.argv.push(scratch.path().to_str().unwrap().into());
+    if let Some(paths) = &mut hungry.sandbox.paths {
+        paths.read.push(scratch.path().to_owned());
+    }
+    hungry.limits.memory_bytes = Some(48 << 20);
+    let mut device = Device::start(&[hungry]);
+    let pid = device.running("nim");
+    device.kill_supervisor();
+    device.boot();
+    assert_eq!(device.running("nim"), pid);
+    std::fs::write(scratch.path().join("eat"), "").unwrap();
+    until("it is killed", || {
+        device
+            .status("nim")
+            .is_some_and(|status| status.last_exit.contains("memory limit"))
+    });
 }
 
 #[test]
