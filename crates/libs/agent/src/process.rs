@@ -3,7 +3,14 @@
 //! Every service can be run alone, by hand, against any directory: `zedrouter --root /tmp/dev
 //! --once`, `--dry-run` (print the plan, apply nothing), `--log debug`.
 
-use std::{fmt::Debug, future::Future, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    fmt::Debug,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use bus::Bus;
 use clap::Parser;
@@ -14,6 +21,9 @@ use crate::{
     Clock, Failure, Report, Runtime, Service, Settled, World, evidence, heartbeat::Heartbeat,
     logging,
 };
+
+/// Exit code after a panic, as Rust's own.
+const PANICKED: u8 = 101;
 
 /// Flags of every service.
 #[derive(Debug, Clone, Parser)]
@@ -57,7 +67,7 @@ impl Boot {
 ///
 /// Exit codes: 0 stopped as asked or `--once` settled, 1 the world or the bus cannot be
 /// opened, 2 wrong flags, 3 `--once` did not settle, 4 `--once` waits for inputs, 5 `--once` settled
-/// but something failed and would be tried again.
+/// but something failed and would be tried again, 101 it panicked.
 pub fn run<S, W, F, Opening>(open: F) -> ExitCode
 where
     S: Service,
@@ -80,6 +90,7 @@ where
     };
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .thread_name(evidence::WORKER)
         .build()
     {
         Ok(runtime) => runtime,
@@ -88,10 +99,16 @@ where
             return ExitCode::from(1);
         }
     };
-    let code = runtime.block_on(serve::<S, W, F, Opening>(flags, open));
-    // Blocking work that was cancelled may still be inside a system call.
+    finish(runtime, serve::<S, W, F, Opening>(flags, open))
+}
+
+/// Runs to the end, or to a panic. Both end the process: blocking work may still be inside a system call, and a
+/// runtime that is only dropped, as a panic that passes would drop it, waits for that for ever.
+fn finish(runtime: tokio::runtime::Runtime, work: impl Future<Output = ExitCode>) -> ExitCode {
+    let code = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
     runtime.shutdown_timeout(Duration::from_millis(500));
-    code
+    // The hook has said what happened (see `evidence`).
+    code.unwrap_or(ExitCode::from(PANICKED))
 }
 
 async fn serve<S, W, F, Opening>(flags: Flags, open: F) -> ExitCode
@@ -103,7 +120,7 @@ where
     Opening: Future<Output = Result<W, Failure>>,
 {
     let log = logging::init(flags.log.as_deref());
-    evidence::install(flags.root.join("persist/crash").join(S::NAME), S::NAME);
+    let stray = evidence::install(flags.root.join("persist/crash").join(S::NAME), S::NAME);
     let bus = match Bus::open(&flags.root, S::NAME) {
         Ok(bus) => bus,
         Err(error) => {
@@ -156,9 +173,16 @@ where
         };
     }
     info!(root = %flags.root.display(), pid = std::process::id(), "started");
-    runtime.run(stopped()).await;
-    info!("stopped");
-    ExitCode::SUCCESS
+    tokio::select! {
+        () = runtime.run(stopped()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        () = stray.notified() => {
+            error!("a part of it panicked: it ends, to be started again whole");
+            ExitCode::from(PANICKED)
+        }
+    }
 }
 
 async fn dry_run<S, W>(runtime: &mut Runtime<S, W>) -> ExitCode
@@ -214,4 +238,32 @@ fn uptime() -> Duration {
         })
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_the_process_though_work_is_stuck_in_a_system_call() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let began = Instant::now();
+        let code = finish(runtime, async {
+            let stuck = tokio::task::spawn_blocking(|| {
+                std::thread::sleep(Duration::from_secs(20));
+            });
+            tokio::task::yield_now().await;
+            assert!(stuck.is_finished(), "as a bug would");
+            ExitCode::SUCCESS
+        });
+        // ExitCode has no equality.
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(101)));
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
 }

@@ -20,7 +20,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     Action, Clock, Failure, Outbox, Plan, Progress, Report, Service, Tables, Turn, World,
-    heartbeat::Heartbeat, jobs::Ledger,
+    evidence::ACTION, heartbeat::Heartbeat, jobs::Ledger,
 };
 
 /// A turn must never hang: what takes longer is an error, or should be a slow action.
@@ -422,7 +422,8 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
         let object = subject.clone();
         let handle = tokio::spawn(async move {
             // A second task, so that a panic is an error of this subject alone.
-            let mut work = tokio::spawn(async move { world.apply(action, progress).await });
+            let mut work =
+                tokio::spawn(ACTION.scope((), async move { world.apply(action, progress).await }));
             let guard = AbortOnDrop(work.abort_handle());
             let result = match (&mut work).await {
                 Ok(result) => result,
