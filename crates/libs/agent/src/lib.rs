@@ -30,6 +30,7 @@ mod heartbeat;
 pub mod jobs;
 mod logging;
 mod outbox;
+mod points;
 mod process;
 mod runtime;
 pub mod service;

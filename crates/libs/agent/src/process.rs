@@ -19,7 +19,7 @@ use tracing::{error, info};
 
 use crate::{
     Clock, Failure, Report, Runtime, Service, Settled, World, evidence, heartbeat::Heartbeat,
-    logging,
+    logging, points::Points,
 };
 
 /// Exit code after a panic, as Rust's own.
@@ -144,6 +144,7 @@ where
     };
     let mut runtime = Runtime::<S, W>::new(bus, world, clock, rand::random())
         .with_heartbeat(Heartbeat::from_env())
+        .with_points(Points::from_env(S::NAME))
         .with_log_level(move |level| log.set(level));
     if flags.dry_run {
         return dry_run(&mut runtime).await;

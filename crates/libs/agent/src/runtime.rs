@@ -20,7 +20,10 @@ use tracing::{debug, error, warn};
 
 use crate::{
     Action, Clock, Failure, Outbox, Plan, Progress, Report, Service, Tables, Turn, World,
-    evidence::ACTION, heartbeat::Heartbeat, jobs::Ledger,
+    evidence::ACTION,
+    heartbeat::Heartbeat,
+    jobs::Ledger,
+    points::{Point, Points},
 };
 
 /// A turn must never hang: what takes longer is an error, or should be a slow action.
@@ -87,6 +90,7 @@ pub struct Runtime<S: Service, W> {
     done: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
     progressed: Arc<Notify>,
     heartbeat: Heartbeat,
+    points: Points,
     observe_failures: u32,
     on_log_level: Option<SetLogLevel>,
 }
@@ -120,6 +124,7 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
             done: mpsc::unbounded_channel(),
             progressed: Arc::default(),
             heartbeat: Heartbeat::silent(),
+            points: Points::default(),
             observe_failures: 0,
             on_log_level: None,
         }
@@ -127,6 +132,11 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
 
     pub(crate) fn with_heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.heartbeat = heartbeat;
+        self
+    }
+
+    pub(crate) fn with_points(mut self, points: Points) -> Self {
+        self.points = points;
         self
     }
 
@@ -180,6 +190,7 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
             actions,
             wake,
         } = plan;
+        self.points.pass(Point::BeforePublish);
         let mut outbox = Outbox::default();
         report.put(&mut outbox);
         let flushed = outbox.flush(&mut self.tables, &mut self.ready);
@@ -190,6 +201,7 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
             return Err(failure.clone());
         }
 
+        self.points.pass(Point::AfterPublish);
         let decision = self.ledger.decide(&actions, self.clock.uptime());
         self.cancel(&decision.cancel).await;
         let (mut applied, mut started, mut blocked) = (0, 0, None);
@@ -201,6 +213,8 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
                 blocked = Some(END_LOOK);
                 continue;
             }
+            let subject = action.subject();
+            self.points.pass(Point::BeforeAction(&subject));
             if action.is_slow() {
                 self.spawn(action);
                 started += 1;
@@ -208,6 +222,7 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
                 self.apply(action).await;
                 applied += 1;
             }
+            self.points.pass(Point::AfterAction(&subject));
             self.heartbeat.beat();
         }
         if let Some(failure) = unwritten {
@@ -420,10 +435,13 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
         let (world, sender, number) = (self.world.clone(), self.done.0.clone(), self.next_task);
         self.next_task += 1;
         let object = subject.clone();
+        let (points, place) = (self.points.clone(), subject.clone());
         let handle = tokio::spawn(async move {
             // A second task, so that a panic is an error of this subject alone.
-            let mut work =
-                tokio::spawn(ACTION.scope((), async move { world.apply(action, progress).await }));
+            let mut work = tokio::spawn(ACTION.scope((), async move {
+                points.pass(Point::InAction(&place));
+                world.apply(action, progress).await
+            }));
             let guard = AbortOnDrop(work.abort_handle());
             let result = match (&mut work).await {
                 Ok(result) => result,

@@ -132,12 +132,15 @@ fn run(options: &Options) -> Result<u8, StartError> {
         None => here.parent().unwrap_or(Path::new("/")).to_owned(),
     };
     let services = table::select(&options.units)?;
-    let (units, policy) = match &options.table {
+    let (mut units, policy) = match &options.table {
         Some(file) => options::read_table(file)?,
         None => (table::units(&services, &root, &bin_dir)?, None),
     };
     let mut policy = policy.unwrap_or_default();
     policy.seed = rand::random();
+    for unit in &mut units {
+        options.lab.apply(unit);
+    }
 
     for error in directories::make(&root, &directories::needed(&services, table::AREAS)) {
         tracing::error!(%error, "directory");

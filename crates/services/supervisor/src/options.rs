@@ -1,6 +1,8 @@
 //! The command line, and the table of units that it may name.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use serde::Deserialize;
@@ -37,7 +39,40 @@ pub(crate) struct Options {
     /// A JSON file with units instead of the table of services, to bring up or test a device.
     #[arg(long)]
     pub table: Option<PathBuf>,
+    /// For tests only.
+    #[command(flatten)]
+    pub lab: Lab,
 }
+
+/// What the lab changes about all services, so that tests meet in seconds what takes minutes or never happens.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Lab {
+    /// Longest silence of services in seconds, instead of the table's.
+    #[arg(long, value_name = "SECONDS", help_heading = "Lab")]
+    pub heartbeat: Option<NonZeroU64>,
+    /// Directory with orders to services of a debug build to fail at a named point (crate `agent`, `points.rs`).
+    #[arg(long, value_name = "DIR", help_heading = "Lab")]
+    pub points: Option<PathBuf>,
+}
+
+impl Lab {
+    /// Changes the unit of a service.
+    pub(crate) fn apply(&self, unit: &mut Unit) {
+        if let (Some(seconds), Some(heartbeat)) = (self.heartbeat, &mut unit.spec.heartbeat) {
+            *heartbeat = Duration::from_secs(seconds.get());
+        }
+        if let Some(dir) = &self.points {
+            let value = dir.to_string_lossy().into_owned();
+            unit.spec.env.insert(POINTS.into(), value);
+            if let Some(paths) = &mut unit.spec.sandbox.paths {
+                paths.read.push(dir.clone());
+            }
+        }
+    }
+}
+
+/// Environment variable that tells a service where its orders are.
+const POINTS: &str = "EVE_POINTS";
 
 /// Internal modes.
 #[derive(Debug, Subcommand)]
@@ -128,6 +163,32 @@ mod tests {
         assert!(options.mode.is_none());
         let shim = Options::parse_from(["supervisor", crate::shim::SUBCOMMAND]);
         assert!(matches!(shim.mode, Some(Mode::UnitExec)));
+    }
+
+    #[test]
+    fn the_lab_changes_services_and_nobody_else_does() {
+        let table = || {
+            crate::table::units(
+                &crate::table::select("all").unwrap(),
+                "/r".as_ref(),
+                "/b".as_ref(),
+            )
+            .unwrap()
+        };
+        let plain = Options::parse_from(["supervisor", "--root", "/r"]);
+        for (mut unit, before) in table().into_iter().zip(table()) {
+            plain.lab.apply(&mut unit);
+            assert_eq!(unit, before);
+        }
+        let lab = Options::parse_from(["supervisor", "--heartbeat", "5", "--points", "/lab"]);
+        for mut unit in table() {
+            lab.lab.apply(&mut unit);
+            assert_eq!(unit.spec.heartbeat, Some(Duration::from_secs(5)));
+            assert_eq!(unit.spec.env.get(POINTS).map(String::as_str), Some("/lab"));
+            let paths = unit.spec.sandbox.paths.unwrap();
+            assert!(paths.read.contains(&"/lab".into()) && !paths.write.contains(&"/lab".into()));
+        }
+        assert!(Options::try_parse_from(["supervisor", "--heartbeat", "0"]).is_err());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::http;
 
+const POINTS: &str = "points";
 const READY_LIMIT: Duration = Duration::from_secs(20);
 
 /// What is to be set up.
@@ -31,6 +32,8 @@ pub struct Options {
     pub uplinks: usize,
     /// Seconds between the device's requests for its config.
     pub config_interval: u32,
+    /// For campaigns: services' heartbeat in seconds. They then also take orders to fail, from [`Stage::points`].
+    pub drill: Option<u32>,
 }
 
 impl Options {
@@ -42,6 +45,7 @@ impl Options {
             binaries,
             uplinks: 1,
             config_interval: 5,
+            drill: None,
         })
     }
 }
@@ -51,7 +55,7 @@ pub struct Stage {
     // Dropped before the world that it runs in.
     device: Device,
     controller: Process,
-    _datastore: Process,
+    datastore: Process,
     world: Arc<World>,
     binaries: PathBuf,
     evc_dir: PathBuf,
@@ -115,7 +119,16 @@ impl Stage {
                 .arg("--pki")
                 .arg(&evc_dir),
         )?;
-        let device = Device::install(&world, &options.binaries).context("install the device")?;
+        let points = world.dir().join(POINTS);
+        fs::create_dir_all(&points)?;
+        let mut arguments = Vec::new();
+        if let Some(seconds) = options.drill {
+            arguments.extend(["--heartbeat".to_owned(), seconds.to_string()]);
+            arguments.extend(["--points".to_owned(), points.display().to_string()]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let device = Device::install_with(&world, &options.binaries, &arguments)
+            .context("install the device")?;
         for entry in fs::read_dir(evc_dir.join("device-config"))? {
             let entry = entry?;
             device.configure(
@@ -128,7 +141,7 @@ impl Stage {
         let stage = Self {
             device,
             controller,
-            _datastore: datastore,
+            datastore,
             world,
             binaries,
             evc_dir,
@@ -170,6 +183,16 @@ impl Stage {
     /// The namespace in which controller and datastore are.
     pub fn outside(&self) -> Netns {
         self.world.outside()
+    }
+
+    /// Directory with a file per service that is to fail at a named point (crate `agent`, `points.rs`), in a drill.
+    pub fn points(&self) -> PathBuf {
+        self.world.dir().join(POINTS)
+    }
+
+    /// The datastore's process; its output has a line for every request.
+    pub fn datastore(&self) -> &Process {
+        &self.datastore
     }
 
     /// The device's bus, as an operator sees it.
