@@ -17,7 +17,7 @@ use crate::support::{
     with_app,
 };
 
-const SERVICES: [&str; 10] = [
+pub(crate) const SERVICES: [&str; 11] = [
     "nim",
     "nodeagent",
     "zedagent",
@@ -28,6 +28,7 @@ const SERVICES: [&str; 10] = [
     "domainmgr",
     "zedmanager",
     "reporter",
+    "newlogd",
 ];
 
 /// Kills a process of the device by its pid inside the device's world.

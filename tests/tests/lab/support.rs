@@ -25,7 +25,7 @@ pub(crate) fn manifest() -> PathBuf {
 }
 
 /// With user data, the guest gets a seed and says on its page who it is.
-fn user_data() -> String {
+pub(crate) fn user_data() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../crates/tools/demo/user-data")
         .display()
@@ -38,11 +38,15 @@ pub(crate) fn image(kind: Kind) -> Image {
 
 /// A device that is on, claimed, and asks for its config every 5 s.
 pub(crate) fn onboarded(uplinks: usize) -> Stage {
-    let options = Options {
+    onboarded_with(&Options {
         uplinks,
         ..Options::of_this_build().unwrap()
-    };
-    let stage = Stage::build(&options).unwrap();
+    })
+}
+
+/// The same, with more to choose.
+pub(crate) fn onboarded_with(options: &Options) -> Stage {
+    let stage = Stage::build(options).unwrap();
     stage
         .add_image("tiny.qcow2", &image(Kind::Tiny).path)
         .unwrap();
