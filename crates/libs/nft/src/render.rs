@@ -288,6 +288,9 @@ impl Statement {
                 match value {
                     MarkValue::Is(value) => format!("{mark} set {value:#x}"),
                     MarkValue::Or(bits) => format!("{mark} set {mark} | {bits:#x}"),
+                    MarkValue::KeepOr(keep, bits) => {
+                        format!("{mark} set {mark} & {keep:#x} | {bits:#x}")
+                    }
                     MarkValue::From(other, u32::MAX) => format!("{mark} set {}", other.text()),
                     MarkValue::From(other, mask) => {
                         format!("{mark} set {} & {mask:#x}", other.text())

@@ -186,6 +186,8 @@ pub enum MarkValue {
     Is(u32),
     /// What it is already, with these bits set.
     Or(u32),
+    /// Of what it is already the bits of the first mask, with the second bits set.
+    KeepOr(u32, u32),
     /// What another mark is, as far as this mask covers it.
     From(Mark, u32),
     /// What a map from keys to marks says. The rule ends here for a packet whose key is not in it.

@@ -296,6 +296,10 @@ pub(crate) fn everything() -> Table {
                 rule("count").count(&name("c_all")),
                 rule("set").with(Statement::Mark(Mark::Packet, MarkValue::Is(0xabcd))),
                 rule("or").with(Statement::Mark(Mark::Packet, MarkValue::Or(0x10000))),
+                rule("keep and or").with(Statement::Mark(
+                    Mark::Connection,
+                    MarkValue::KeepOr(0xff00_0000, 0x5),
+                )),
                 rule("save").with(Statement::Mark(
                     Mark::Connection,
                     MarkValue::From(Mark::Packet, u32::MAX),

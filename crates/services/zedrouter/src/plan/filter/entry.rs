@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use model::app::{AclAction, AclMatch, AclRule, Protocol, RateUnit};
 use nft::{
     BadText, Chain, Key, Limit, Mark, MarkValue, Match, Name, Net4, Ports, Rate, Rule, Statement,
@@ -64,6 +64,8 @@ pub(super) struct Entries<'a> {
     vif: &'a Vif,
     /// Number of the local instance, which host sets are named after; none on a switch.
     instance: Option<u16>,
+    /// Where others of the instance are; none on a switch, where that is not known.
+    subnet: Option<Ipv4Net>,
     ports: Vec<&'a Port>,
     denied: Name,
 }
@@ -73,6 +75,7 @@ impl<'a> Entries<'a> {
         Ok(Self {
             vif,
             instance: Some(local.instance.number),
+            subnet: Some(local.lan.subnet),
             ports: ports.iter().collect(),
             denied: name(format!("d_{}", vif.code()))?,
         })
@@ -82,6 +85,7 @@ impl<'a> Entries<'a> {
         Ok(Self {
             vif,
             instance: None,
+            subnet: None,
             ports: switch.instance.member().into_iter().collect(),
             denied: name(format!("d_{}", vif.code()))?,
         })
@@ -185,6 +189,10 @@ impl<'a> Entries<'a> {
         for m in &entry.matches {
             match m {
                 AclMatch::Ip(IpNet::V4(net)) if net.prefix_len() == 0 => {}
+                // What comes from the same instance comes from its subnet. Most rules are about what is elsewhere.
+                AclMatch::Ip(IpNet::V4(net)) if side == Side::In && self.is_elsewhere(net) => {
+                    return None;
+                }
                 AclMatch::Ip(IpNet::V4(net)) => rest.push(match side {
                     Side::Out => Match::is(IP4_ORIGINAL_TARGET, Net4::from(*net)),
                     Side::In | Side::Mapped | Side::Bridged => {
@@ -241,6 +249,11 @@ impl<'a> Entries<'a> {
         Some([by_protocol, ports, rest].concat())
     }
 
+    fn is_elsewhere(&self, net: &Ipv4Net) -> bool {
+        self.subnet
+            .is_some_and(|subnet| !subnet.contains(net) && !net.contains(&subnet))
+    }
+
     fn by_host(&self, host: &str, side: Side) -> Option<Match> {
         let instance = self.instance.filter(|_| is_dns_name(host))?;
         let set = name(host_set(instance, host)).ok()?;
@@ -259,9 +272,9 @@ fn acted(entry: &AclRule, side: Side, counter: &Name, start: impl Fn() -> Rule) 
         let rule = match side {
             Side::Bridged => rule,
             // The receiver's rule takes the place of the sender's.
-            Side::Out | Side::In | Side::Mapped => rule
-                .with(set(MarkValue::From(Mark::Connection, !RULE_MASK)))
-                .with(set(MarkValue::Or(bits))),
+            Side::Out | Side::In | Side::Mapped => {
+                rule.with(set(MarkValue::KeepOr(!RULE_MASK, bits)))
+            }
         };
         rule.then(Verdict::Return)
     };
