@@ -41,13 +41,13 @@ fn is_settled(device: &Device) -> bool {
     device.differences().is_empty()
 }
 
-fn runs(device: &Device, n: u8) -> bool {
+fn runs(device: &Device, n: u16) -> bool {
     device
         .machine
         .with(|s| s.guests.qemus.get(&app_id(n)).is_some_and(Qemu::runs))
 }
 
-fn starts(device: &Device, n: u8) -> u32 {
+fn starts(device: &Device, n: u16) -> u32 {
     device
         .machine
         .with(|s| s.guests.starts.get(&app_id(n)).copied().unwrap_or(0))
@@ -76,7 +76,7 @@ fn node(device: &Device) -> NodeAgentStatus {
 }
 
 /// What the controller believes of an application.
-fn believed(device: &Device, n: u8) -> Option<ZSwState> {
+fn believed(device: &Device, n: u16) -> Option<ZSwState> {
     let key = format!("app.{}", app_id(n));
     device
         .machine

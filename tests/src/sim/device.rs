@@ -56,6 +56,10 @@ pub struct Device {
     pub boots: u32,
     /// Turns that each service took.
     pub turns: BTreeMap<&'static str, u64>,
+    /// A clock for what turns cost: their time here is virtual, their work is real.
+    pub stopwatch: Option<fn() -> Duration>,
+    /// What each turn of a service took on it, since somebody took these away.
+    pub costs: BTreeMap<&'static str, Vec<Duration>>,
     /// One turn in so many is the last of its process; 0 for none.
     pub crash_one_in: u32,
     /// One wake-up in so many comes late; 0 for none.
@@ -132,6 +136,8 @@ impl Device {
             off_until: None,
             boots: 0,
             turns: BTreeMap::new(),
+            stopwatch: None,
+            costs: BTreeMap::new(),
             crash_one_in: 0,
             late_one_in: 0,
             seed,
@@ -202,6 +208,14 @@ impl Device {
     pub fn kill(&mut self, service: &str) {
         let index = self.index(service);
         self.crash(index);
+    }
+
+    /// Every service takes another turn, for no reason.
+    pub fn nudge(&mut self) {
+        let now = Instant::now();
+        for place in self.seats.iter_mut().filter(|p| p.start.is_none()) {
+            place.wake(now);
+        }
     }
 
     /// Stops a service's process for a while, as SIGSTOP does.
@@ -399,11 +413,16 @@ impl Device {
             self.control.kill_after(name, writes);
             life.end_after(Some(actions));
         }
+        let began = self.stopwatch.map(|now| now());
         let outcome = tokio::select! {
             biased;
             () = life.over() => None,
             outcome = place.seat.turn() => Some(outcome),
         };
+        if let (Some(began), Some(now)) = (began, self.stopwatch) {
+            let took = now().saturating_sub(began);
+            self.costs.entry(name).or_default().push(took);
+        }
         if crashes || life.is_over() {
             self.crash(index);
         } else if let Some(outcome) = outcome {

@@ -232,6 +232,8 @@ pub struct Guests {
     pub away: bool,
     /// Starts of every application, since ever.
     pub starts: BTreeMap<AppId, u32>,
+    /// Memory of the machine beyond its usual 8 GiB.
+    pub more_memory_kib: u64,
 }
 
 /// A QEMU.

@@ -37,4 +37,4 @@ pub use device::{Device, SERVICES};
 pub use evc::{Belief, Evc, Reach};
 pub use machine::{Datastore, Disk, Guests, Kernel, Machine, Qemu, State, VolumeFile};
 pub use story::{live, seeds};
-pub use wish::{AppWish, Image, Part, Wish, app_id, digest};
+pub use wish::{AppNumber, AppWish, Image, Part, Wish, app_id, digest};

@@ -7,7 +7,7 @@ use vmm::qmp::RunState;
 use super::{
     device::{Device, SERVICES},
     evc::Reach,
-    wish::{AppWish, Part, Wish},
+    wish::{AppNumber, AppWish, Part, Wish},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -312,7 +312,7 @@ fn guest(device: &mut Device) {
 /// The controller wants something else.
 fn change(device: &mut Device) {
     let what = device.chance().number(0..=21);
-    let n = u8::try_from(device.chance().number(1..=4)).unwrap();
+    let n = AppNumber::try_from(device.chance().number(1..=4)).unwrap();
     let image = u8::try_from(device.chance().number(1..=3)).unwrap();
     let (data, vif, delayed) = (
         device.chance().one_in(3),
@@ -340,7 +340,7 @@ fn change(device: &mut Device) {
     });
 }
 
-fn edit(wish: &mut Wish, what: u64, n: u8, part: Part, fresh: impl Fn(&mut AppWish)) {
+fn edit(wish: &mut Wish, what: u64, n: AppNumber, part: Part, fresh: impl Fn(&mut AppWish)) {
     match what {
         0..=5 => {
             let parked = wish.parked.remove(&n);

@@ -9,7 +9,7 @@ use model::id::{AppId, VolumeKey};
 
 use super::{
     machine::State,
-    wish::{AppWish, Wish, app_id, app_number, digest, owner},
+    wish::{AppNumber, AppWish, Wish, app_id, app_number, digest, owner},
 };
 
 /// What was asked.
@@ -18,14 +18,14 @@ pub(crate) struct Truth {
     /// The config in force, once there was one.
     pub(crate) wish: Option<Wish>,
     /// The last sound form of every application that is in the config.
-    pub(crate) sound: BTreeMap<u8, AppWish>,
+    pub(crate) sound: BTreeMap<AppNumber, AppWish>,
     /// When the purge command of an application came into force that had a guest before: what no guest has ever
     /// used is as good as new.
-    pub(crate) purged: BTreeMap<u8, Timestamp>,
+    pub(crate) purged: BTreeMap<AppNumber, Timestamp>,
     /// Purges of each application that were carried out when it was told to purge again.
-    purges_before: BTreeMap<u8, u64>,
+    purges_before: BTreeMap<AppNumber, u64>,
     /// The same, as its last guest shows.
-    purges: BTreeMap<u8, u64>,
+    purges: BTreeMap<AppNumber, u64>,
     /// The device was told to stop everything.
     pub(crate) going_down: bool,
     /// Configs that were refused: hashes.
@@ -56,7 +56,7 @@ impl Truth {
     }
 
     /// No guest was started since the last purge command.
-    fn is_to_be_purged(&self, n: u8) -> bool {
+    fn is_to_be_purged(&self, n: AppNumber) -> bool {
         let purges = self.purges.get(&n).copied().unwrap_or(0);
         self.purges_before
             .get(&n)

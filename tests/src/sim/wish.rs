@@ -18,9 +18,9 @@ pub(crate) const NETWORK: &str = "00000000-0000-4000-8000-0000000000e7";
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wish {
     /// Applications by number.
-    pub apps: BTreeMap<u8, AppWish>,
+    pub apps: BTreeMap<AppNumber, AppWish>,
     /// Volumes of applications that are not there (any more).
-    pub parked: BTreeMap<u8, AppWish>,
+    pub parked: BTreeMap<AppNumber, AppWish>,
     /// Parts that are missing or wrong though others refer to them.
     pub broken: BTreeSet<Part>,
     /// The reboot command's counter.
@@ -47,13 +47,16 @@ pub enum Part {
     /// The content tree of an image is missing.
     Tree(Image),
     /// The volumes of an application are missing.
-    Volumes(u8),
+    Volumes(AppNumber),
     /// An application has no memory.
-    Memory(u8),
+    Memory(AppNumber),
 }
 
 /// An image, by number.
 pub type Image = u8;
+
+/// An application, by number; below 4096.
+pub type AppNumber = u16;
 
 /// An application.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,13 +98,13 @@ impl Default for AppWish {
 }
 
 /// The UUID of an application.
-pub fn app_id(n: u8) -> AppId {
-    AppId(Uuid::from_u128(0xa900 + u128::from(n)))
+pub fn app_id(n: AppNumber) -> AppId {
+    AppId(Uuid::from_u128(0xa9_0000 + u128::from(n)))
 }
 
 /// The number of an application.
-pub(crate) fn app_number(app: AppId) -> u8 {
-    u8::try_from(app.0.as_u128() & 0xff).unwrap()
+pub(crate) fn app_number(app: AppId) -> AppNumber {
+    AppNumber::try_from(app.0.as_u128() & 0xffff).unwrap()
 }
 
 /// The digest of an image.
@@ -119,20 +122,20 @@ fn tree_id(image: Image) -> String {
 }
 
 /// The second disk has an odd last digit.
-fn volume_id(n: u8, disk: u8) -> VolumeId {
+fn volume_id(n: AppNumber, disk: u8) -> VolumeId {
     VolumeId(Uuid::from_u128(
         0xf_0000 + u128::from(n) * 16 + u128::from(disk),
     ))
 }
 
 /// The application that a volume belongs to.
-pub(crate) fn owner(volume: VolumeId) -> u8 {
-    u8::try_from((volume.0.as_u128() >> 4) & 0xff).unwrap()
+pub(crate) fn owner(volume: VolumeId) -> AppNumber {
+    AppNumber::try_from((volume.0.as_u128() >> 4) & 0xfff).unwrap()
 }
 
 impl AppWish {
     /// Its volumes as the config names them.
-    pub(crate) fn volumes(&self, n: u8) -> Vec<VolumeKey> {
+    pub(crate) fn volumes(&self, n: AppNumber) -> Vec<VolumeKey> {
         let disks = if self.data { 2 } else { 1 };
         (0..disks)
             .map(|disk| VolumeKey {
@@ -150,7 +153,7 @@ impl Wish {
     }
 
     /// An application and everything that it refers to is in order.
-    pub(crate) fn is_sound(&self, n: u8) -> bool {
+    pub(crate) fn is_sound(&self, n: AppNumber) -> bool {
         let Some(app) = self.apps.get(&n) else {
             return false;
         };
@@ -175,7 +178,7 @@ impl Wish {
     }
 
     /// Volumes in the config, by application.
-    pub(crate) fn volumes(&self) -> impl Iterator<Item = (u8, &AppWish)> {
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = (AppNumber, &AppWish)> {
         let apps = self.apps.iter().chain(&self.parked);
         apps.map(|(n, app)| (*n, app))
             .filter(|(n, _)| !self.broken.contains(&Part::Volumes(*n)))
@@ -241,7 +244,7 @@ impl Wish {
         serde_json::from_value(config).unwrap()
     }
 
-    fn wire_app(&self, n: u8, app: &AppWish) -> Value {
+    fn wire_app(&self, n: AppNumber, app: &AppWish) -> Value {
         let volumes: Vec<Value> = app
             .volumes(n)
             .iter()
@@ -265,7 +268,7 @@ impl Wish {
     }
 }
 
-fn wire_volumes(n: u8, app: &AppWish) -> Vec<Value> {
+fn wire_volumes(n: AppNumber, app: &AppWish) -> Vec<Value> {
     let wire = |key: &VolumeKey| {
         let origin = if *key == app.volumes(n)[0] {
             json!({"type": "VCOT_DOWNLOAD", "downloadContentTreeID": tree_id(app.image)})

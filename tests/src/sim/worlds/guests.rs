@@ -227,7 +227,7 @@ impl World<Domainmgr> for Hypervisor {
             Actual {
                 guests: apps.into_iter().map(|app| (app, guest(app))).collect(),
                 host: HostFacts {
-                    memory_kib: 8 << 20,
+                    memory_kib: (8 << 20) + guests.more_memory_kib,
                     cpus: 4,
                 },
                 consoles: "/persist/log/guests".into(),
