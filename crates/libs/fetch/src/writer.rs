@@ -6,9 +6,11 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
 
 use bytes::Bytes;
 use model::id::Digest;
+use rustix::fs::{Advice, fadvise};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -19,6 +21,9 @@ use crate::source::Validator;
 
 /// Chunks in flight between network and disk; one is at most a TLS record or a few.
 const CHUNKS: usize = 16;
+/// So often the disk is asked to begin with what has come. It works while the network does, instead of doing everything
+/// when the last byte is there.
+const BEGIN_EVERY: u64 = 16 << 20;
 /// Bytes of the kept part that are read at once.
 const READ: usize = 1 << 20;
 
@@ -124,6 +129,8 @@ struct Part<'a> {
     file: File,
     hash: Sha256,
     size: u64,
+    /// Bytes that the disk has been asked to begin with.
+    begun: u64,
 }
 
 fn work(
@@ -138,6 +145,7 @@ fn work(
         file,
         hash: Sha256::new(),
         size: 0,
+        begun: 0,
     };
     let usable = paths.origin().and_then(|origin| origin.resume_for(wanted));
     let validator = match usable {
@@ -193,6 +201,7 @@ impl Part<'_> {
         result.map_err(|error| local("emptying", &self.paths.part, error))?;
         self.hash = Sha256::new();
         self.size = 0;
+        self.begun = 0;
         Ok(())
     }
 
@@ -212,6 +221,7 @@ impl Part<'_> {
             }
             self.hash.update(&buffer[..count]);
             self.size += count as u64;
+            self.begun = self.size;
         }
     }
 
@@ -221,6 +231,18 @@ impl Part<'_> {
             .map_err(|error| local("writing", &self.paths.part, error))?;
         self.hash.update(bytes);
         self.size += bytes.len() as u64;
+        if self.size - self.begun >= BEGIN_EVERY {
+            self.begin();
+        }
         Ok(())
+    }
+
+    /// Asks the disk to begin with what is new. Nothing waits for it here, and [`Order::Finish`] is what makes it sure.
+    fn begin(&mut self) {
+        // Of pages that are not needed any more the kernel writes those that are not on the disk yet; what is on its way
+        // there stays in memory, where the verifier finds it. Advice may be ignored, so there is no error to handle.
+        let length = NonZeroU64::new(self.size - self.begun);
+        let _ = fadvise(&self.file, self.begun, length, Advice::DontNeed);
+        self.begun = self.size;
     }
 }
