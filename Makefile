@@ -38,7 +38,7 @@ check: deps
 	sh .ci/deny
 
 bench: build
-	$(CARGO) build --release $(SERVICES) -p bench
+	$(CARGO) build --release $(SERVICES) -p bench -p scenarios
 	target/release/bench all
 
 lab: build

@@ -4,6 +4,10 @@
 //!   new subscriber needs; each beside what the kernel itself needs for the same files (the *floor*).
 //! - [`device`]: how long a whole device needs from power-on to an application, and what its services take of the machine
 //!   when there is nothing to do.
+//! - [`download`]: how long an image needs from the wish for it to its verified copy, beside `curl | sha256sum`.
+//! - [`ruleset`]: how long the packet filter of many applications needs to come into force, and what it costs packets, beside
+//!   a bare bridge and a bare router.
+//! - [`curve`]: how the turns and the memory of a device in memory grow with the number of its applications.
 //!
 //! Other work on the machine moves every figure, so what is compared is measured in turns, a few samples of each at a
 //! time, and the ratio to the floor is the median of the turns' ratios: a slow second hits both sides of it.
@@ -15,8 +19,11 @@
 
 pub mod bus;
 pub mod clock;
+pub mod curve;
 pub mod device;
+pub mod download;
 pub mod object;
 pub mod report;
+pub mod ruleset;
 pub mod stats;
 pub mod stop;

@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use bench::{bus, bus::peer::Role, device, stop::Stop};
+use anyhow::{Result, ensure};
+use bench::{bus, bus::peer::Role, curve, device, download, ruleset, stop::Stop};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -20,7 +20,13 @@ enum What {
     Bus(bus::Options),
     /// A whole device: times to ready and to a guest, memory, processor, sizes.
     Device(device::Options),
-    /// Both.
+    /// An image from the wish for it to its verified copy.
+    Download(download::Options),
+    /// The packet filter of many applications.
+    Ruleset(ruleset::Options),
+    /// Turns and memory of a device in memory, as its applications become more.
+    Curve(curve::Options),
+    /// All of these.
     All,
     /// A process at the other end.
     #[command(hide = true)]
@@ -46,12 +52,25 @@ fn run(what: &What) -> Result<()> {
         What::Peer { role } => return role.play(),
         What::Bus(options) => bus::run(options, &stop),
         What::Device(options) => device::run(options, &stop),
-        What::All => {
-            for part in ["bus", "device"] {
-                run(&Arguments::try_parse_from(["bench", part])?.what)?;
-            }
-            Ok(())
-        }
+        What::Download(options) => download::run(options, &stop),
+        What::Ruleset(options) => ruleset::run(options, &stop),
+        What::Curve(options) => curve::run(options, &stop),
+        What::All => all(&stop),
     };
     stop.or_done(done)
+}
+
+/// One part that fails keeps no other one back.
+fn all(stop: &Stop) -> Result<()> {
+    let mut failed = Vec::new();
+    for part in ["bus", "ruleset", "download", "curve", "device"] {
+        stop.check()?;
+        let what = Arguments::try_parse_from(["bench", part])?.what;
+        if let Err(error) = run(&what) {
+            eprintln!("bench {part}: {error:#}");
+            failed.push(part);
+        }
+    }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
 }

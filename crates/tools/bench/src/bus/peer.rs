@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     bus::raw::{RawWatcher, read_all},
     clock::now_ns,
+    download::asked::Which,
     object::{Sample, Stamp, key},
 };
 
@@ -66,6 +67,19 @@ pub enum Role {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Is a service of the device, on a root of its own.
+    Service {
+        /// Which.
+        #[arg(long)]
+        which: Which,
+        /// The network namespace that it is in. Whoever starts a process in one by a thread that enters it and ends, ends
+        /// the process, too.
+        #[arg(long)]
+        netns: PathBuf,
+        /// Root directory.
+        #[arg(long)]
+        root: PathBuf,
+    },
     /// Subscribes to topics of services that don't exist yet, whose names come as lines.
     Early {
         /// Root directory of the bus.
@@ -115,6 +129,7 @@ impl Role {
                     ns: now_ns() - begin,
                 })
             }
+            Self::Service { which, netns, root } => which.be(netns, root, || say(&"ready")),
             Self::Early { root } => early(root),
         }
     }
@@ -139,6 +154,12 @@ impl Role {
                 words
             }
             Self::SyncRaw { dir } => vec!["sync-raw".into(), format!("--dir={}", text(dir))],
+            Self::Service { which, netns, root } => vec![
+                "service".into(),
+                format!("--which={}", which.name()),
+                format!("--netns={}", text(netns)),
+                format!("--root={}", text(root)),
+            ],
             Self::Early { root } => vec!["early".into(), format!("--root={}", text(root))],
         }
     }
@@ -181,6 +202,11 @@ impl Peer {
         let said: String = peer.hear()?;
         ensure!(said == "ready", "{}: {said}", peer.role);
         Ok(peer)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Gives an order.

@@ -190,7 +190,7 @@ impl<'a> Entries<'a> {
             match m {
                 AclMatch::Ip(IpNet::V4(net)) if net.prefix_len() == 0 => {}
                 // What comes from the same instance comes from its subnet. Most rules are about what is elsewhere.
-                AclMatch::Ip(IpNet::V4(net)) if side == Side::In && self.is_elsewhere(net) => {
+                AclMatch::Ip(IpNet::V4(net)) if side == Side::In && self.is_elsewhere(*net) => {
                     return None;
                 }
                 AclMatch::Ip(IpNet::V4(net)) => rest.push(match side {
@@ -249,9 +249,9 @@ impl<'a> Entries<'a> {
         Some([by_protocol, ports, rest].concat())
     }
 
-    fn is_elsewhere(&self, net: &Ipv4Net) -> bool {
+    fn is_elsewhere(&self, net: Ipv4Net) -> bool {
         self.subnet
-            .is_some_and(|subnet| !subnet.contains(net) && !net.contains(&subnet))
+            .is_some_and(|subnet| !subnet.contains(&net) && !net.contains(&subnet))
     }
 
     fn by_host(&self, host: &str, side: Side) -> Option<Match> {
