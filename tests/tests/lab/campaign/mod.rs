@@ -29,6 +29,10 @@ use traces::Traces;
 const HEARTBEAT: u32 = 8;
 /// The port that a changed ACL opens.
 const SECOND: u16 = MAPPED + 1;
+/// An emulated guest that starts on a machine with much else to do.
+const BOOT: Duration = Duration::from_secs(300);
+/// A line on which the image (14 MB) takes some 6 s.
+const SLOW_KBITS: u32 = 20_000;
 /// When a change has surely reached a device that asks every 5 s.
 const LATE: Duration = Duration::from_secs(7);
 /// How long nothing may happen after a step, for what comes late.
@@ -151,18 +155,20 @@ impl Life<'_> {
         }
     }
 
-    fn downloads(&self) -> usize {
+    /// The requests for the image so far.
+    fn downloads(&self) -> Vec<String> {
         let log = self.stage.datastore().output();
         log.lines()
             .filter(|line| line.contains("method=GET") && line.contains("tiny.qcow2"))
-            .count()
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Waits until the guest that answers is as it should be.
     fn until(&self, what: &str, done: impl Fn(&Who) -> bool) -> Who {
         let mut found = None;
         self.stage
-            .wait(what, PATIENCE, || {
+            .wait(what, BOOT, || {
                 let last = self.asker.last();
                 let is_done = last.as_ref().is_some_and(&done);
                 found.clone_from(&last);
@@ -174,8 +180,16 @@ impl Life<'_> {
     }
 
     fn deploy(&mut self) -> Who {
-        self.say("deploy");
-        let before = self.downloads();
+        let before = self.downloads().len();
+        // On a slow line the download takes some seconds, and whoever is at it is hurt first.
+        let is_slow = self.dice.below(2) == 0;
+        self.say(if is_slow { "deploy slowly" } else { "deploy" });
+        if is_slow {
+            let line = lab::Fault::Slow(0, SLOW_KBITS);
+            self.stage.world().fault(&line).unwrap();
+            self.dice.bag.retain(|name| *name != "downloader");
+            self.dice.bag.push("downloader");
+        }
         let user_data = user_data();
         self.is_wide = false;
         self.stage
@@ -187,15 +201,19 @@ impl Life<'_> {
             )
             .unwrap();
         let hurt = self.harms(2);
+        if is_slow {
+            self.stage.world().fault(&lab::Fault::Fast(0)).unwrap();
+        }
         let who = self.until("the application answers", |_| true);
         self.say(&format!("answers: {who:?}"));
         assert_eq!(who.boots, 1, "booted once");
-        let downloads = self.downloads() - before;
+        let downloads = self.downloads().split_off(before);
         let interrupted = hurt.iter().filter(|name| **name == "downloader").count();
         assert!(
-            (1..=1 + interrupted).contains(&downloads),
-            "{downloads} downloads, {interrupted} interrupted"
+            (1..=1 + interrupted).contains(&downloads.len()),
+            "{interrupted} interrupted: {downloads:#?}"
         );
+        self.say(&format!("downloads: {downloads:?}"));
         who
     }
 
