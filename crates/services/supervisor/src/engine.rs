@@ -36,6 +36,9 @@ use requests::{Answer, surplus};
 
 /// How often memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(10);
+/// A unit that may be silent for so long is not worth a wake-up each time it says that it is well: there is a turn at least
+/// each time the watchdog is petted, and it is heard then.
+const PATIENT: Duration = watchdog::INTERVAL.saturating_mul(6);
 /// Rounds of planning in one turn; what is left is done in the next.
 const ROUNDS: usize = 10;
 
@@ -280,6 +283,10 @@ impl Engine {
                 unit.heard(message.ready, message.status, now);
                 if message.ready && !was_ready {
                     tracing::info!(unit = %name, "ready");
+                }
+                let is_patient = unit.spec.heartbeat.is_some_and(|beat| beat >= PATIENT);
+                if is_patient && unit.process().is_some_and(|process| process.ready) {
+                    self.parts.world.hush(&name);
                 }
                 if message.stopping {
                     tracing::debug!(unit = %name, "says that it is ending");

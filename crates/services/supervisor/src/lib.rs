@@ -61,6 +61,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use dirwatch::DirWatch;
 use rustix::fs::FlockOperation;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -180,20 +181,24 @@ async fn serve(
         socket: root.join(units::SOCKET),
     };
     let engine = Engine::new(parts, units);
-    let tidy = tokio::spawn(tidy_logs(places.log, engine.board()));
+    let tidy = tokio::spawn(keep_logs(places.log, engine.board()));
     let code = engine.run().await.map_err(system("wait for events"));
     tidy.abort();
     code
 }
 
-/// Keeps the logs of units within bounds.
-async fn tidy_logs(dir: PathBuf, board: server::Board) {
+/// Keeps the logs of units within bounds; sleeps while nobody prints.
+async fn keep_logs(dir: PathBuf, board: server::Board) {
+    let watch = DirWatch::on(vec![dir.clone()]);
     loop {
+        watch.take(|_| true);
         let known: Vec<_> = board.borrow().keys().cloned().collect();
         let dir = dir.clone();
         // A panic in there is reported by the runtime; the next round tries again.
         let _ = tokio::task::spawn_blocking(move || output::tidy(&dir, &known)).await;
+        // What can be printed in this time is how far a log may get beyond its bound.
         tokio::time::sleep(Duration::from_secs(1)).await;
+        watch.changed().await;
     }
 }
 

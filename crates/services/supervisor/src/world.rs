@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub(crate) struct World {
     poll: AsyncFd<OwnedFd>,
     live: BTreeMap<UnitName, Live>,
     inboxes: BTreeMap<UnitName, Inbox>,
+    /// Those among them that are not waited for.
+    hushed: BTreeSet<UnitName>,
     /// Units that something may be left of.
     used: BTreeSet<UnitName>,
 }
@@ -93,6 +96,7 @@ impl World {
             poll: watched(poll)?,
             live: BTreeMap::new(),
             inboxes: BTreeMap::new(),
+            hushed: BTreeSet::new(),
             used: BTreeSet::new(),
         })
     }
@@ -124,6 +128,8 @@ impl World {
             }
         };
         let mut child = Command::new("/proc/self/exe")
+            // Which of the programs in the file it is, where the file holds several.
+            .arg0("supervisor")
             .arg(shim::SUBCOMMAND)
             .env_clear()
             .current_dir("/")
@@ -225,17 +231,19 @@ impl World {
 
     fn listen(&mut self, unit: &Unit) -> Result<(), String> {
         let name = &unit.spec.name;
-        if unit.spec.heartbeat.is_none() || self.inboxes.contains_key(name) {
+        if unit.spec.heartbeat.is_none() {
+            return Ok(());
+        }
+        if let Some(inbox) = self.inboxes.get(name) {
+            if self.hushed.remove(name) {
+                self.wait_for(inbox)
+                    .map_err(|error| format!("notification socket: {error}"))?;
+            }
             return Ok(());
         }
         let bind = || -> io::Result<Inbox> {
             let inbox = Inbox::bind(&self.places.run, name, unit.spec.sandbox.uid)?;
-            epoll::add(
-                self.poll.get_ref(),
-                inbox.socket(),
-                epoll::EventData::new_u64(1),
-                epoll::EventFlags::IN,
-            )?;
+            self.wait_for(&inbox)?;
             Ok(inbox)
         };
         let inbox = bind().map_err(|error| {
@@ -244,6 +252,28 @@ impl World {
         })?;
         self.inboxes.insert(name.clone(), inbox);
         Ok(())
+    }
+
+    fn wait_for(&self, inbox: &Inbox) -> io::Result<()> {
+        let (data, flags) = (epoll::EventData::new_u64(1), epoll::EventFlags::IN);
+        Ok(epoll::add(
+            self.poll.get_ref(),
+            inbox.socket(),
+            data,
+            flags,
+        )?)
+    }
+
+    /// From now on nobody is woken by what this unit says; it is read with the rest. Until the unit is started again.
+    pub(crate) fn hush(&mut self, name: &UnitName) {
+        let Some(inbox) = self.inboxes.get(name) else {
+            return;
+        };
+        if self.hushed.insert(name.clone())
+            && let Err(error) = epoll::delete(self.poll.get_ref(), inbox.socket())
+        {
+            tracing::debug!(unit = %name, %error, "goes on waking");
+        }
     }
 
     /// What units said since the last call.
@@ -423,6 +453,7 @@ impl World {
         if !self.used.remove(name) {
             return;
         }
+        self.hushed.remove(name);
         if let Some(inbox) = self.inboxes.remove(name) {
             inbox.remove();
         }

@@ -1,7 +1,7 @@
 //! Learns that something was printed, from inotify.
 //!
-//! Spoken to directly: what a watcher with a thread and a mask for everything costs shows on an idle device, because the
-//! supervisor lists the directory every second. Events are left in the kernel's queue until the next look, so a unit that
+//! Spoken to directly: a watcher with a thread and a mask for everything would be woken by each look of others, too, and that
+//! shows on an idle device. Events are left in the kernel's queue until the next look, so a unit that
 //! prints without end wakes nobody in between.
 
 use std::{
