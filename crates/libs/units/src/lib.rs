@@ -35,7 +35,7 @@ pub use signal::StopSignal;
 pub use spec::{
     Limits, Output, Paths, RestartPolicy, Sandbox, SpecError, Stop, TransientUnit, UnitSpec,
 };
-pub use state::{Exit, ExitKind, Phase, UnitState};
+pub use state::{Exit, ExitKind, Phase, SIGSYS, UnitState};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

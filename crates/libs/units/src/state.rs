@@ -125,7 +125,7 @@ impl ExitKind {
 }
 
 /// What the kernel ends a process with for a system call that its filter forbids.
-const SIGSYS: i32 = 31;
+pub const SIGSYS: i32 = 31;
 
 impl fmt::Display for ExitKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

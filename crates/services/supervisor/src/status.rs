@@ -3,7 +3,7 @@
 use model::code::Code;
 use model::fault::Fault;
 use model::service::{ServicePhase, ServiceStatus};
-use units::{ExitKind, Phase, UnitState};
+use units::{ExitKind, Phase, SIGSYS, UnitState};
 
 use crate::machine::{Life, Policy, Process, Unit, Why};
 use crate::plan::{Fleet, waits_for};
@@ -122,9 +122,9 @@ fn fault(unit: &Unit) -> Option<Fault> {
     };
     let code = match &exit.kind {
         ExitKind::Code(0) if next.is_none() => return None,
-        ExitKind::Code(_) | ExitKind::Signal(_) | ExitKind::Unknown | ExitKind::OutOfMemory => {
-            Code::UnitCrashed
-        }
+        ExitKind::Signal(SIGSYS) => Code::UnitForbidden,
+        ExitKind::OutOfMemory => Code::UnitMemory,
+        ExitKind::Code(_) | ExitKind::Signal(_) | ExitKind::Unknown => Code::UnitCrashed,
         ExitKind::NotStarted(_) => Code::UnitStart,
         ExitKind::Hung(_) => Code::UnitHung,
     };
@@ -175,6 +175,19 @@ mod tests {
         assert_eq!((fault.code, fault.attempts), (Code::UnitCrashed, 1));
         assert!(fault.next.unwrap() > now(2).wall);
         assert_eq!(failed.last_exit, "killed by signal 11");
+        for (exit, code) in [
+            (ExitKind::Signal(SIGSYS), Code::UnitForbidden),
+            (ExitKind::OutOfMemory, Code::UnitMemory),
+            (ExitKind::Hung(Duration::from_secs(9)), Code::UnitHung),
+            (ExitKind::NotStarted("no file".to_owned()), Code::UnitStart),
+            (ExitKind::Code(1), Code::UnitCrashed),
+        ] {
+            let mut unit = Unit::new(unit.spec.clone(), Origin::Service);
+            unit.started(5, 5, now(1));
+            unit.exited(exit.clone(), now(2), &policy);
+            let fault = row(&unit).fault.unwrap();
+            assert_eq!((fault.code, fault.text), (code, exit.to_string()));
+        }
         unit.want_down(now(3));
         let stopped = row(&unit);
         assert_eq!(

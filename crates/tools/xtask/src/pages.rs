@@ -145,13 +145,19 @@ fn errors() -> Result<String> {
         "The same code stands on the bus, in the info message, in the log and in the CLI. A code is never reused.\n",
     );
     for code in Code::ALL {
-        write!(
-            text,
-            "\n## {code}\n\n{}\n\n- Causes: {}\n- Remedy: {}\n",
-            code.meaning(),
-            code.causes(),
-            code.remedy()
-        )?;
+        writeln!(text, "\n## {code}\n\n{}\n\nCauses:\n", code.meaning())?;
+        for cause in code.causes() {
+            writeln!(text, "- {cause}")?;
+        }
+        writeln!(text, "\nRemedy: {}", code.remedy())?;
+        if !code.properties().is_empty() {
+            let names: Vec<String> = code
+                .properties()
+                .iter()
+                .map(|name| format!("`{name}`"))
+                .collect();
+            writeln!(text, "\nProperties: {}", names.join(", "))?;
+        }
     }
     Ok(text)
 }

@@ -10,6 +10,7 @@ use agent::Turn;
 use bus::Rows;
 use ipnet::IpNet;
 use model::{
+    code::Code,
     id::{AppId, MacAddr, NetworkInstanceId},
     network::{AppVif, AssignedAddress},
 };
@@ -72,14 +73,15 @@ impl<'a, 'b> Pool<'a, 'b> {
         number: u16,
         lan: &Lan,
         mac: MacAddr,
-    ) -> Result<Ipv4Addr, String> {
+    ) -> Result<Ipv4Addr, (Code, String)> {
         let id = vif.network_instance;
         if !self.macs.insert((id, mac)) {
-            return Err(format!(
+            let text = format!(
                 "interface {}: another interface in network instance {id} has the hardware address \
                  {mac}",
                 vif.name
-            ));
+            );
+            return Err((Code::ConfigInvalid, text));
         }
         let key = row_key(app.config.app, number);
         let taken = self.taken.entry(id).or_default();
@@ -89,10 +91,11 @@ impl<'a, 'b> Pool<'a, 'b> {
         let ip = match vif.ip {
             Some(IpAddr::V4(ip)) if mine(&ip, taken) => ip,
             Some(ip) => {
-                return Err(format!(
+                let text = format!(
                     "interface {}: address {ip} is not free in {}",
                     vif.name, lan.subnet
-                ));
+                );
+                return Err((Code::NetworkAddresses, text));
             }
             None => {
                 let row = self.rows.get(&key);
@@ -105,10 +108,11 @@ impl<'a, 'b> Pool<'a, 'b> {
                 let mut range = (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from);
                 let free = |ip: &Ipv4Addr| lan.may_have(*ip) && !taken.contains_key(ip);
                 kept.or_else(|| range.find(free)).ok_or_else(|| {
-                    format!(
+                    let text = format!(
                         "interface {}: no address of {first} to {last} is free",
                         vif.name
-                    )
+                    );
+                    (Code::NetworkAddresses, text)
                 })?
             }
         };

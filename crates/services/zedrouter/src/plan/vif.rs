@@ -149,8 +149,8 @@ fn resolve_app(
         let ip = match &instance.lan {
             Some(lan) => match pool.give(app, &wanted, number, lan, mac) {
                 Ok(ip) => Some(ip),
-                Err(text) => {
-                    note(turn, app, Code::ConfigInvalid, &text);
+                Err((code, text)) => {
+                    note(turn, app, code, &text);
                     continue;
                 }
             },
