@@ -352,6 +352,15 @@ impl Failure {
         }
     }
 
+    /// Every way ended at DNS: the controller's name (or the proxy's) leads nowhere.
+    pub fn is_dns(&self) -> bool {
+        let errors = self.errors();
+        !errors.is_empty()
+            && errors
+                .iter()
+                .all(|error| error.problem.phase() == Phase::Dns)
+    }
+
     /// The controller's HTTP code, if it (or something in its place) answered.
     pub fn code(&self) -> Option<u16> {
         match &self.decisive()?.problem {

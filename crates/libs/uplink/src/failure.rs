@@ -196,6 +196,10 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |&error| error.source())
 }
 
+fn is_wrapper(link: &(dyn Error + 'static), text: &str) -> bool {
+    link.is::<reqwest::Error>() || text.starts_with("client error (") || text == "dns error"
+}
+
 /// Phase (when the error implies it) and reason of one link of the chain.
 fn recognise(error: &(dyn Error + 'static)) -> Option<(Option<Phase>, Reason)> {
     if let Some(dns) = error.downcast_ref::<DnsError>() {
@@ -286,10 +290,15 @@ fn tls_reason(error: &rustls::Error) -> Reason {
 }
 
 /// The chain on one line, without repetitions (many links repeat their cause).
+/// The chain of an error in one line, without the client's own wrappers: they say the URL again, and that a request
+/// failed. What has nothing below it stays.
 fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut line = String::new();
     for link in chain(error) {
         let text = link.to_string();
+        if link.source().is_some() && is_wrapper(link, &text) {
+            continue;
+        }
         if line.is_empty() {
             line = text;
         } else if !line.contains(&text) {

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use agent::Failure;
 use fetch::{AttemptError, FetchError, Problem, SourceError};
 use model::code::Code;
+use uplink::Phase;
 
 /// The failure of one datastore's fetch.
 pub fn of_fetch(object: &str, error: &FetchError) -> Failure {
@@ -54,11 +55,13 @@ pub fn of_all(failures: Vec<Failure>) -> Option<Failure> {
 /// What was found out about the file itself tells more than that nobody could be reached.
 fn weight(code: Code) -> u8 {
     match code {
-        Code::VolumeSpace | Code::DownloadWrite => 5,
-        Code::VerifyDigest => 4,
-        Code::DownloadTooBig | Code::DownloadShort | Code::DownloadStalled => 3,
-        Code::DownloadRefused => 2,
-        Code::DownloadNetwork => 1,
+        Code::VolumeSpace | Code::DownloadWrite => 6,
+        Code::VerifyDigest => 5,
+        Code::DownloadTooBig | Code::DownloadShort | Code::DownloadStalled => 4,
+        Code::DownloadRefused => 3,
+        Code::DownloadNetwork => 2,
+        // Only when no way came any further.
+        Code::PortDns => 1,
         _ => 0,
     }
 }
@@ -68,6 +71,7 @@ fn of_attempts(errors: &[AttemptError]) -> Code {
         Problem::Code { .. } | Problem::Encoded(_) => Code::DownloadRefused,
         Problem::Stalled(_) => Code::DownloadStalled,
         Problem::ShortBody { .. } | Problem::Range { .. } => Code::DownloadShort,
+        Problem::Transport(ref failure) if failure.phase == Phase::Dns => Code::PortDns,
         Problem::Client(_) | Problem::Transport(_) => Code::DownloadNetwork,
     });
     codes
@@ -102,5 +106,26 @@ mod tests {
         .unwrap();
         assert_eq!((wrong.code, wrong.transient), (Code::VerifyDigest, false));
         assert_eq!(of_all(vec![]), None);
+    }
+
+    #[test]
+    fn dns_is_blamed_when_every_way_ends_there() {
+        let attempt = |phase| AttemptError {
+            port: "eth0".to_owned(),
+            source_address: [10, 0, 0, 1].into(),
+            received: 0,
+            problem: Problem::Transport(uplink::Failure {
+                phase,
+                reason: uplink::Reason::TimedOut,
+                detail: "no answer".to_owned(),
+            }),
+        };
+        let (dns, connect) = (attempt(Phase::Dns), attempt(Phase::Connect));
+        assert_eq!(of_attempts(&[dns.clone(), dns.clone()]), Code::PortDns);
+        assert_eq!(
+            of_attempts(&[dns.clone(), connect.clone()]),
+            Code::DownloadNetwork
+        );
+        assert_eq!(of_attempts(&[connect, dns]), Code::DownloadNetwork);
     }
 }

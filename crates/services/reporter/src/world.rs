@@ -195,6 +195,7 @@ fn failure(object: &str, error: &controller::Failure) -> Failure {
         | SenderStatus::CertUnknownAuthority
         | SenderStatus::CertUnknownAuthorityProxy => Code::ControllerTls,
         _ if error.code().is_some() => Code::ControllerRefused,
+        _ if error.is_dns() => Code::PortDns,
         _ => Code::ControllerUnreachable,
     };
     Failure::of(code, object, error).transient_if(!error.is_rejection())

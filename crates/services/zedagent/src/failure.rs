@@ -22,6 +22,7 @@ pub(crate) fn of_call(object: &str, error: &controller::Failure) -> Failure {
         }
         _ if error.code().is_some() => Code::ControllerRefused,
         _ if error.reached_controller() => Code::ConfigParse,
+        _ if error.is_dns() => Code::PortDns,
         _ => Code::ControllerUnreachable,
     };
     // The missing certificate is being fetched: soon the same question can go well.

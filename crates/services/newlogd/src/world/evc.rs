@@ -163,6 +163,7 @@ fn refused(error: &controller::Failure) -> Reply {
             | SenderStatus::CertUnknownAuthorityProxy,
         ) => Code::ControllerTls,
         _ if error.code().is_some() => Code::ControllerRefused,
+        _ if error.is_dns() => Code::PortDns,
         _ => Code::ControllerUnreachable,
     };
     let is_4xx = error.code().is_some_and(|code| (400..500).contains(&code));
