@@ -7,6 +7,8 @@
 mod client;
 pub mod files;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -304,6 +306,12 @@ pub struct LogView {
     pub source: String,
     /// The text.
     pub content: String,
+    /// Counts the device's lines: a number that is missing is a line that is missing. 0 where it does not count.
+    #[serde(default)]
+    pub msgid: u64,
+    /// More about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Which log lines are wanted.

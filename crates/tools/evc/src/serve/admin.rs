@@ -451,6 +451,8 @@ async fn list_logs(
             severity: line.severity,
             source: line.source,
             content: line.content,
+            msgid: line.msgid,
+            tags: line.tags,
         }
     });
     Ok(Json(views.collect()))
