@@ -18,6 +18,7 @@ pub mod difference;
 mod error;
 pub mod find;
 pub mod logline;
+pub mod logstore;
 pub mod output;
 mod process;
 pub mod snapshot;

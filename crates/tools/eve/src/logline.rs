@@ -144,6 +144,7 @@ mod tests {
     const OUT: Output = Output {
         json: false,
         colour: false,
+        width: None,
     };
 
     #[test]

@@ -31,12 +31,31 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     duration(now.duration_since(then))
 }
 
+/// How long ago something was whose time is known to the minute, cut off: `less than 2 min ago`, `17 min ago`.
+pub fn ago_to_the_minute(then: Timestamp, now: Timestamp) -> String {
+    let minutes = now.duration_since(then).as_secs().max(0) / 60;
+    if minutes < 5 {
+        format!("less than {} min ago", minutes + 1)
+    } else {
+        format!("{} ago", duration(SignedDuration::from_mins(minutes)))
+    }
+}
+
 /// When `then` is, seen from `now`: `in 4 s`, `due now`, `due for 3 min`.
 pub fn due(then: Timestamp, now: Timestamp) -> String {
     match then.duration_since(now).as_secs() {
         left if left > 0 => format!("in {}", duration(then.duration_since(now))),
         0 => "due now".to_owned(),
         _ => format!("due for {}", ago(then, now)),
+    }
+}
+
+/// When the next try is, seen from `now`: `in 4 s`, `now`, `under way for 5 s`.
+pub fn next_try(then: Timestamp, now: Timestamp) -> String {
+    match then.duration_since(now).as_secs() {
+        left if left > 0 => format!("in {}", duration(then.duration_since(now))),
+        0 => "now".to_owned(),
+        _ => format!("under way for {}", ago(then, now)),
     }
 }
 
@@ -130,6 +149,12 @@ mod tests {
         }
         let now = Timestamp::from_second(1_000).unwrap();
         let at = |s| Timestamp::from_second(s).unwrap();
+        assert_eq!(ago_to_the_minute(at(941), now), "less than 1 min ago");
+        assert_eq!(ago_to_the_minute(at(940), now), "less than 2 min ago");
+        assert_eq!(ago_to_the_minute(at(1), now), "16 min ago");
+        assert_eq!(next_try(at(1_004), now), "in 4 s");
+        assert_eq!(next_try(at(1_000), now), "now");
+        assert_eq!(next_try(at(995), now), "under way for 5 s");
         assert_eq!(due(at(1_004), now), "in 4 s");
         assert_eq!(due(at(1_000), now), "due now");
         assert_eq!(due(at(820), now), "due for 3 min");

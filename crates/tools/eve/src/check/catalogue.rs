@@ -276,6 +276,12 @@ pub const CATALOGUE: &[Spec] = &[
         "logs are within their quota and leave the device",
     ),
     spec(
+        49,
+        "logs.sources",
+        Storage,
+        "no source prints more than is kept of it",
+    ),
+    spec(
         60,
         "accelerator",
         Machine,

@@ -240,6 +240,12 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// 0 none, 1 strict, 2 filter.
     pub seccomp: u32,
+    /// How many filters the kernel asks; none where it does not tell.
+    pub filters: Option<u32>,
+    /// Network interfaces that it sees; none where that can't be looked at.
+    pub interfaces: Option<BTreeSet<String>>,
+    /// Memory that its control group may have in bytes, none for no limit; none where there is no such group.
+    pub memory_limit: Option<Option<u64>>,
 }
 
 /// A socket that accepts connections or datagrams.

@@ -296,10 +296,10 @@ impl Judge<'_> {
                 "See `eve why config`.",
             ),
             Some(at) if now.duration_since(at) > limit => fail(
-                format!("{} ago", words::ago(at, now)),
+                words::ago_to_the_minute(at, now),
                 "See `eve why config`; applications go on with the last config.",
             ),
-            Some(at) => ok(format!("{} ago", words::ago(at, now))),
+            Some(at) => ok(words::ago_to_the_minute(at, now)),
         };
         self.add("controller.contact", verdict);
         let source = why::config_source(row.config_source);

@@ -1,6 +1,9 @@
 //! `/proc` as text: capabilities, `status`, sockets. Pure.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use super::facts::Process;
 
@@ -89,7 +92,36 @@ pub(super) fn status(text: &str) -> Option<Process> {
         bounding: hex("CapBnd")?,
         no_new_privileges: field("NoNewPrivs")? == "1",
         seccomp: field("Seccomp")?.parse().ok()?,
+        filters: field("Seccomp_filters").and_then(|number| number.parse().ok()),
+        interfaces: None,
+        memory_limit: None,
     })
+}
+
+/// Names at the beginning of lines of `/proc/<pid>/net/dev`, before a colon.
+pub(super) fn interfaces(text: &str) -> BTreeSet<String> {
+    let names = text.lines().filter_map(|line| line.split_once(':'));
+    names.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
+/// The file with the memory limit of a process, below where control groups are mounted, from
+/// `/proc/<pid>/cgroup`; of either version.
+pub(super) fn memory_limit_file(text: &str) -> Option<String> {
+    let groups = || {
+        text.lines()
+            .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+    };
+    let memory = groups().find(|(controllers, _)| controllers.split(',').any(|c| c == "memory"));
+    if let Some((_, path)) = memory {
+        return Some(format!("memory{path}/memory.limit_in_bytes"));
+    }
+    let (_, path) = groups().find(|(controllers, _)| controllers.is_empty())?;
+    Some(format!("{}/memory.max", path.trim_start_matches('/')))
+}
+
+/// A memory limit as the kernel writes it: version 2 has a word for none, version 1 a number that no machine has.
+pub(super) fn memory_limit(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
 }
 
 /// The process's id in its own namespace, the innermost.

@@ -1,6 +1,11 @@
 //! What processes may, as the kernel enforces it, beside what they should.
 
-use supervisor::table::{At, SERVICES, Service};
+use supervisor::{
+    Filter,
+    calls::Network,
+    table::{At, SERVICES, Service},
+    transient::TRANSIENTS,
+};
 use units::{Capability, ids};
 
 use super::{
@@ -22,9 +27,10 @@ pub struct Row {
     pub unit: String,
     /// Its process, if it runs and may be looked at; else why not.
     pub effective: Result<Effective, String>,
-    /// What the supervisor's table gives it; none for helpers, which their owners describe.
+    /// What the supervisor's table gives it; for a helper the most that its owner may ask for; none for what
+    /// an operator started.
     pub declared: Option<Declared>,
-    /// Memory limit in bytes.
+    /// Memory limit in bytes, as the supervisor tells it.
     pub memory_limit: Option<u64>,
     /// Where the two differ for the worse, in words.
     pub differences: Vec<String>,
@@ -46,42 +52,91 @@ pub struct Effective {
     pub no_new_privileges: bool,
     /// 0 none, 1 strict, 2 filter.
     pub seccomp: u32,
+    /// How many filters the kernel asks, where it tells.
+    pub filters: Option<u32>,
+    /// Network interfaces that it sees.
+    pub interfaces: Option<Vec<String>>,
+    /// Memory that its control group may have in bytes; none for no limit.
+    pub memory_limit: Option<u64>,
+    /// The kernel's version of Landlock, which holds it to the paths; none without.
+    pub landlock: Option<u8>,
 }
 
 /// What a row of the table gives.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Declared {
-    /// User.
-    pub uid: u32,
+    /// User; none for a helper, whose owner chooses among its own.
+    pub uid: Option<u32>,
     /// Further groups.
     pub groups: Vec<u32>,
     /// Capabilities by name.
     pub capabilities: Vec<String>,
+    /// Class of system calls.
+    pub calls: String,
+    /// Class of network.
+    pub network: String,
     /// Paths to read beside the bus,
     pub read: Vec<String>,
-    /// and to write beside its own part of it.
+    /// and to write beside its own part of it; of a helper the most that its owner may ask for.
     pub write: Vec<String>,
 }
 
 impl Declared {
-    fn of(service: &Service) -> Self {
-        let paths = |paths: &[At]| {
-            let text = |path: &At| match path {
-                At::Root(path) => format!("/{path}"),
-                At::Host(path) => (*path).to_owned(),
-            };
-            paths.iter().map(text).collect()
-        };
-        let names = service.capabilities.iter().map(|c| c.as_str().to_owned());
-        Self {
-            uid: service.uid(),
-            groups: service.groups.to_vec(),
-            capabilities: names.collect(),
-            read: paths(service.read),
-            write: paths(service.write),
+    fn of(unit: &str) -> Option<Self> {
+        if let Some(service) = service(unit) {
+            return Some(Self {
+                uid: Some(service.uid()),
+                groups: service.groups.to_vec(),
+                capabilities: names(service.capabilities),
+                calls: service.calls.to_string(),
+                network: service.network.to_string(),
+                read: paths(service.read),
+                write: paths(service.write),
+            });
         }
+        let (owner, _) = unit.split_once('/')?;
+        let row = TRANSIENTS.iter().find(|row| row.owner == owner)?;
+        Some(Self {
+            uid: None,
+            groups: Vec::new(),
+            capabilities: names(row.capabilities),
+            calls: row.filter.calls.to_string(),
+            network: row.filter.network.to_string(),
+            read: Vec::new(),
+            write: paths(row.within),
+        })
     }
+}
+
+fn names(capabilities: &[Capability]) -> Vec<String> {
+    let names = capabilities.iter().map(|c| c.as_str().to_owned());
+    names.collect()
+}
+
+fn paths(paths: &[At]) -> Vec<String> {
+    let text = |path: &At| match path {
+        At::Root(path) => format!("/{path}"),
+        At::Host(path) => (*path).to_owned(),
+    };
+    paths.iter().map(text).collect()
+}
+
+fn service(unit: &str) -> Option<&'static Service> {
+    SERVICES.iter().find(|row| row.name == unit)
+}
+
+/// System calls and network of a unit: of a service, or of what its owner may ask for.
+fn filter_of(unit: &str) -> Option<Filter> {
+    if let Some(service) = service(unit) {
+        return Some(Filter {
+            calls: service.calls,
+            network: service.network,
+        });
+    }
+    let (owner, _) = unit.split_once('/')?;
+    let row = TRANSIENTS.iter().find(|row| row.owner == owner)?;
+    Some(row.filter)
 }
 
 /// The sandbox of every unit: services in the order of the table, helpers below.
@@ -102,7 +157,7 @@ pub fn rows(device: &Device, facts: &Facts) -> Vec<Row> {
 }
 
 fn row(device: &Device, facts: &Facts, unit: &str) -> Row {
-    let service = SERVICES.iter().find(|row| row.name == unit);
+    let service = service(unit);
     let mut differences = Vec::new();
     let mut weaknesses = Vec::new();
     let effective = match facts.processes.get(unit) {
@@ -110,8 +165,12 @@ fn row(device: &Device, facts: &Facts, unit: &str) -> Row {
         Some(Fact::Failed(why) | Fact::Skipped(why)) => Err(why.clone()),
         Some(Fact::Known(process)) => {
             compare(unit, service, process, &mut differences);
-            if process.seccomp == 0 {
-                weaknesses.push("no system call filter".to_owned());
+            compare_filter(unit, process, &mut differences);
+            compare_memory(device, unit, process, &mut differences);
+            let landlock = facts.landlock.known().copied();
+            if let Fact::Failed(_) = facts.landlock {
+                let text = "the kernel has no Landlock: only users keep it from other paths";
+                weaknesses.push(text.to_owned());
             }
             let mut groups = vec![process.gid];
             groups.extend(process.groups.iter().filter(|gid| **gid != process.gid));
@@ -121,16 +180,67 @@ fn row(device: &Device, facts: &Facts, unit: &str) -> Row {
                 capabilities: capability_names(process.effective),
                 no_new_privileges: process.no_new_privileges,
                 seccomp: process.seccomp,
+                filters: process.filters,
+                interfaces: process
+                    .interfaces
+                    .as_ref()
+                    .map(|names| names.iter().cloned().collect()),
+                memory_limit: process.memory_limit.flatten(),
+                landlock,
             })
         }
     };
     Row {
         unit: unit.to_owned(),
         effective,
-        declared: service.map(Declared::of),
+        declared: Declared::of(unit),
         memory_limit: device.services.get(unit).and_then(|row| row.memory_limit),
         differences,
         weaknesses,
+    }
+}
+
+/// A unit gets three filters (`filter.rs` of the supervisor); what it starts may add more.
+const FILTERS: u32 = 3;
+
+/// System calls and network: the kernel does not tell what its filters say, but how many there are.
+fn compare_filter(unit: &str, process: &Process, differences: &mut Vec<String>) {
+    match process.filters {
+        _ if process.seccomp == 0 => differences.push("no system call filter".to_owned()),
+        Some(filters) if filters < FILTERS => differences.push(format!(
+            "{filters} of {FILTERS} system call filters are in force"
+        )),
+        Some(_) | None => {}
+    }
+    let Some(Filter { network, .. }) = filter_of(unit) else {
+        return;
+    };
+    let foreign: Vec<String> = process
+        .interfaces
+        .iter()
+        .flatten()
+        .filter(|name| *name != "lo")
+        .cloned()
+        .collect();
+    if network == Network::Nothing && !foreign.is_empty() {
+        differences.push(format!(
+            "is in a network with {} and should have none",
+            some_of(&foreign)
+        ));
+    }
+}
+
+fn compare_memory(device: &Device, unit: &str, process: &Process, differences: &mut Vec<String>) {
+    let wanted = device.services.get(unit).and_then(|row| row.memory_limit);
+    let (Some(wanted), Some(enforced)) = (wanted, process.memory_limit) else {
+        return;
+    };
+    if enforced.is_none_or(|bytes| bytes > wanted) {
+        let enforced = enforced.map_or("no limit".to_owned(), words::size);
+        differences.push(format!(
+            "its memory: {enforced} instead of {}",
+            words::size(wanted)
+        ));
     }
 }
 
@@ -253,20 +363,50 @@ impl Row {
         })
     }
 
-    pub(super) fn seccomp(&self) -> String {
-        self.cell(|effective| {
-            match effective.seccomp {
-                0 => "none",
-                1 => "strict",
-                _ => "filter",
+    /// The class of the row, if any filter is in force.
+    pub(super) fn calls(&self) -> String {
+        self.cell(|effective| match effective.seccomp {
+            0 => "ALL".to_owned(),
+            1 => "strict".to_owned(),
+            _ => {
+                let class = self.declared.as_ref().map_or("filter", |row| &row.calls);
+                match effective.filters {
+                    Some(filters) => format!("{class}, {filters} filters"),
+                    None => class.to_owned(),
+                }
             }
-            .to_owned()
+        })
+    }
+
+    /// The class of the row, and that there is nothing to be seen where there is none.
+    pub(super) fn network(&self) -> String {
+        self.cell(|effective| {
+            let class = self.declared.as_ref().map_or("all", |row| &row.network);
+            let empty = effective
+                .interfaces
+                .as_ref()
+                .is_some_and(|names| names.iter().all(|name| name == "lo"));
+            if empty {
+                format!("{class}, empty")
+            } else {
+                class.to_owned()
+            }
+        })
+    }
+
+    pub(super) fn landlock(&self) -> String {
+        self.cell(|effective| match effective.landlock {
+            Some(version) => format!("version {version}"),
+            None => "none".to_owned(),
         })
     }
 
     pub(super) fn paths(&self) -> String {
         match &self.declared {
-            None => "as its owner asked".to_owned(),
+            None => "all".to_owned(),
+            Some(declared) if declared.uid.is_none() => {
+                format!("its own of {}", declared.write.join(" "))
+            }
             Some(declared) => {
                 let list = |paths: &[String], verb: &str| {
                     (!paths.is_empty()).then(|| format!("{verb} {}", paths.join(" ")))
@@ -287,11 +427,23 @@ impl Row {
     }
 }
 
+/// A sandbox in one line.
+fn summary(effective: &Effective, row: &Row) -> String {
+    format!(
+        "uid {}, capabilities {}, calls {}, network {}",
+        effective.uid,
+        row.capabilities(),
+        row.calls(),
+        row.network()
+    )
+}
+
 impl Judge<'_> {
     pub(super) fn sandboxes(&mut self) {
         let all = rows(self.device, self.facts);
-        let (services, helpers): (Vec<Row>, Vec<Row>) =
-            all.into_iter().partition(|row| row.declared.is_some());
+        let (services, helpers): (Vec<Row>, Vec<Row>) = all
+            .into_iter()
+            .partition(|row| service(&row.unit).is_some());
         let judge = |_: &Self, row: &Row| {
             let verdict = match &row.effective {
                 Err(why) => skipped(why.clone()),
@@ -301,9 +453,9 @@ impl Judge<'_> {
                 ),
                 Ok(_) if !row.weaknesses.is_empty() => warn(
                     row.weaknesses.join("; "),
-                    "A flaw in it reaches every system call of the kernel.",
+                    "Boot a kernel with Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock,...).",
                 ),
-                Ok(effective) => ok(format!("uid {}, {}", effective.uid, row.capabilities())),
+                Ok(effective) => ok(summary(effective, row)),
             };
             (words::short(&row.unit), verdict)
         };
@@ -324,12 +476,7 @@ impl Judge<'_> {
                         row.differences.join("; "),
                         "Stop the application, and report it with `eve support-bundle`.",
                     ),
-                    Ok(effective) => ok(format!(
-                        "uid {}, {}, seccomp {}",
-                        effective.uid,
-                        row.capabilities(),
-                        row.seccomp()
-                    )),
+                    Ok(effective) => ok(summary(effective, row)),
                 };
                 (words::short(&row.unit), verdict)
             },

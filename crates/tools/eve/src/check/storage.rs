@@ -8,7 +8,7 @@ use model::{
 };
 
 use super::{Fact, Judge, fail, ok, skipped, some_of, warn};
-use crate::words;
+use crate::{why, words};
 
 /// A disk that takes longer for one small durable file slows everything down.
 const SLOW: Duration = Duration::from_millis(500);
@@ -240,8 +240,22 @@ impl Judge<'_> {
     fn logs(&mut self) {
         let Some(logs) = self.device.newlog.get("global") else {
             self.add("logs.quota", skipped("newlogd says nothing"));
+            self.add("logs.sources", skipped("newlogd says nothing"));
             return;
         };
+        let unkept: Vec<String> = why::unkept(self.device)
+            .into_iter()
+            .map(|source| format!("{}: {}", source.name, source.text))
+            .collect();
+        let verdict = if unkept.is_empty() {
+            ok("everything that was printed is kept")
+        } else {
+            warn(
+                some_of(&unkept),
+                "Find out why it prints so much: `eve logs SOURCE`. Other sources are not affected.",
+            )
+        };
+        self.add("logs.sources", verdict);
         let text = format!(
             "{} of files",
             words::part(logs.total_size_logs, logs.quota_bytes)

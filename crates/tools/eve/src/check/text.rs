@@ -8,6 +8,9 @@ use crate::{
     words,
 };
 
+/// Where the name of a check begins.
+const BELOW: usize = 15;
+
 fn word(result: Outcome) -> (&'static str, Paint) {
     match result {
         Outcome::Ok => ("ok", Paint::Good),
@@ -35,14 +38,14 @@ pub fn checks(out: Output, checks: &[Check], problems: bool) -> String {
         }
         let _ = writeln!(text, "{}", out.paint(Paint::Strong, &group.to_string()));
         let rows: Vec<Vec<Cell>> = shown.iter().map(|check| row(check)).collect();
-        let table = out.table(&[], &rows);
-        for (index, (line, check)) in table.lines().zip(&shown).enumerate() {
-            let _ = writeln!(text, "{line}");
+        for (index, (line, check)) in out.rows(&rows).iter().zip(&shown).enumerate() {
+            text.push_str(line);
             // Several in a row with the same remedy share it.
             let next = shown.get(index + 1).map(|next| &next.remedy);
             if !check.remedy.is_empty() && next != Some(&check.remedy) {
                 let remedy = format!("remedy: {}", printable(&check.remedy));
-                let _ = writeln!(text, "{:15}{}", "", out.paint(Paint::Dim, &remedy));
+                let remedy = out.wrapped(Paint::Dim, &remedy, BELOW);
+                let _ = writeln!(text, "{:BELOW$}{remedy}", "");
             }
         }
     }
@@ -127,8 +130,10 @@ pub fn sandbox(out: Output, rows: &[Row]) -> String {
             Cell::new(row.groups()),
             Cell::new(row.capabilities()),
             Cell::new(row.no_new_privileges()),
-            Cell::new(row.seccomp()),
+            Cell::new(row.calls()),
+            Cell::new(row.network()),
             Cell::new(row.memory()),
+            Cell::new(row.landlock()),
             Cell::new(row.paths()),
         ]
     };
@@ -138,8 +143,10 @@ pub fn sandbox(out: Output, rows: &[Row]) -> String {
         "GROUPS",
         "CAPABILITIES",
         "NEW PRIVILEGES",
-        "SECCOMP",
+        "SYSTEM CALLS",
+        "NETWORK",
         "MEMORY",
+        "LANDLOCK",
         "PATHS BESIDE THE BUS",
     ];
     out.table(&header, &rows.iter().map(cells).collect::<Vec<_>>())

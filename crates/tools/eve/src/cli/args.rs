@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{logline::Level, why::Asked};
 
@@ -66,6 +66,47 @@ impl FromStr for At {
     }
 }
 
+/// A time, or how long ago it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    At(Timestamp),
+    Ago(SignedDuration),
+}
+
+impl Moment {
+    /// Seen from `now`.
+    pub(super) fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::MIN),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || "not a time like 2026-01-31T12:00:00Z, nor `90s`, `15m`, `2h`, `3d`".to_owned();
+        if let Ok(at) = text.parse() {
+            return Ok(Self::At(at));
+        }
+        let unit = text.chars().next_back().ok_or_else(wrong)?;
+        let seconds = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86_400,
+            _ => return Err(wrong()),
+        };
+        let number: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+        Ok(Self::Ago(SignedDuration::from_secs(
+            i64::from(number) * seconds,
+        )))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Services with their guests and helpers
@@ -92,7 +133,10 @@ pub(super) enum Command {
     Timeline(TimelineArgs),
     /// One archive with everything that is needed to understand the device, without its secrets
     SupportBundle(BundleArgs),
-    /// What services and their helpers have printed
+    /// What services, their helpers, guests and the kernel have printed
+    #[command(
+        after_help = "Lines that are no longer where they were printed come from newlogd's store. The kernel's messages\nare those that newlogd has collected; `dmesg` has the last minutes."
+    )]
     Logs(LogArgs),
     /// The device on one screen
     Status,
@@ -231,11 +275,17 @@ pub(super) struct BundleArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct LogArgs {
-    /// The unit (`nim`, `zedrouter/dns-bn1`) or the beginning of several's names; all if it is left out
+    /// The unit (`nim`, `zedrouter/dns-bn1`, `kernel`) or the beginning of several's names; all if it is left out
     pub(super) unit: Option<String>,
     /// The console of this application's guest instead
-    #[arg(long, value_name = "APP", conflicts_with = "unit")]
+    #[arg(long, alias = "app", value_name = "APP", conflicts_with = "unit")]
     pub(super) console: Option<String>,
+    /// Only lines since this time (RFC 3339), or since so long ago (`90s`, `15m`, `2h`, `3d`)
+    #[arg(long, value_name = "TIME|AGO")]
+    pub(super) since: Option<Moment>,
+    /// Only lines until then
+    #[arg(long, value_name = "TIME|AGO", conflicts_with = "follow")]
+    pub(super) until: Option<Moment>,
     /// Go on with what is printed from now on
     #[arg(long, short)]
     pub(super) follow: bool,

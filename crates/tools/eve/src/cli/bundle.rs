@@ -57,6 +57,7 @@ fn answers(global: &Global, device: &Device) -> Result<Answers, Error> {
     let plain = Output {
         json: false,
         colour: false,
+        width: None,
     };
     let facts = Live {
         root: global.root.clone(),

@@ -1,4 +1,6 @@
-//! `eve logs`: what the supervisor caught, merged by time.
+//! `eve logs`: what units, guests and the kernel printed, merged by time.
+//!
+//! The newest lines are where they were printed, older ones in newlogd's store (`logstore.rs`).
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +21,7 @@ use crate::{
     Device, Error,
     find::{Candidate, find},
     logline::{self, Line},
+    logstore::{self, merge},
     output::{self, Output},
     tail::{Tail, part_path},
 };
@@ -29,16 +32,34 @@ const LOOK: Duration = Duration::from_millis(250);
 const PARTS: u32 = 2;
 
 pub(super) fn logs(global: &Global, out: Output, args: &LogArgs) -> Result<Verdict, Error> {
-    let files = files(global, args)?;
+    let now = Timestamp::now();
+    let [since, until] = [args.since, args.until].map(|moment| moment.map(|m| m.before(now)));
+    let mut stored = stored(global)?;
+    let sources = sources(global, args, &stored)?;
     let mut tails = BTreeMap::new();
     let mut lines = Vec::new();
-    for (unit, file) in files {
-        let mut tail = Tail::new(&file).map_err(reading(&file))?;
-        lines.extend(past(&unit, &file, &mut tail, args)?);
-        tails.insert(unit, tail);
+    for source in sources {
+        let mut printed = Vec::new();
+        if let Some(file) = &source.file {
+            let mut tail = Tail::new(file).map_err(reading(file))?;
+            printed = past(&source.name, file, &mut tail)?;
+            tails.insert(source.name.clone(), tail);
+        }
+        let mut older = stored.remove(&source.key).unwrap_or_default();
+        for line in &mut older {
+            line.unit.clone_from(&source.name);
+        }
+        let written = source.file.as_deref().and_then(written);
+        lines.extend(timed(merge(older, printed), written));
     }
     // Stable: lines without a time stay behind the one that they followed.
     lines.sort_by_key(|(at, _)| *at);
+    let wanted = |(at, line): &(Timestamp, Line)| {
+        line.level >= args.level
+            && since.is_none_or(|since| *at >= since)
+            && until.is_none_or(|until| *at <= until)
+    };
+    lines.retain(wanted);
     let surplus = match args.lines {
         0 => 0,
         wanted => lines.len().saturating_sub(wanted),
@@ -48,15 +69,17 @@ pub(super) fn logs(global: &Global, out: Output, args: &LogArgs) -> Result<Verdi
         .skip(surplus)
         .map(|(_, line)| line)
         .collect();
-    let width = width(tails.keys());
+    let width = width(lines.iter().map(|line| &line.unit).chain(tails.keys()));
     lines.iter().try_for_each(|line| show(out, line, width))?;
     if !args.follow {
         return Ok(Verdict::Good);
     }
     loop {
         thread::sleep(LOOK);
-        for (unit, file) in files_if_any(global, args)? {
-            if let std::collections::btree_map::Entry::Vacant(e) = tails.entry(unit) {
+        for source in sources_if_any(global, args)? {
+            if let (std::collections::btree_map::Entry::Vacant(e), Some(file)) =
+                (tails.entry(source.name), source.file)
+            {
                 let tail = Tail::new(&file).map_err(reading(&file))?;
                 e.insert(tail);
             }
@@ -71,6 +94,38 @@ pub(super) fn logs(global: &Global, out: Output, args: &LogArgs) -> Result<Verdi
             }
         }
     }
+}
+
+/// Where lines come from.
+struct Source {
+    /// What it is called in the store.
+    key: String,
+    /// What it is called for people.
+    name: String,
+    /// Where it prints; none where only the store has something of it.
+    file: Option<PathBuf>,
+}
+
+/// What newlogd keeps. A device without it has only what is where it was printed.
+fn stored(global: &Global) -> Result<BTreeMap<String, Vec<Line>>, Error> {
+    logstore::read(&global.root).map_err(reading(&global.root.join("persist/newlog")))
+}
+
+/// When a file was written.
+fn written(file: &Path) -> Option<Timestamp> {
+    let at = fs::metadata(file).and_then(|found| found.modified()).ok()?;
+    Timestamp::try_from(at).ok()
+}
+
+/// Each line with a time to sort by: its own, or that of the line before.
+fn timed(lines: Vec<Line>, written: Option<Timestamp>) -> Vec<(Timestamp, Line)> {
+    let first = lines.iter().find_map(|line| line.at);
+    let mut last = first.or(written).unwrap_or(Timestamp::UNIX_EPOCH);
+    let timed = lines.into_iter().map(|line| {
+        last = line.at.unwrap_or(last);
+        (last, line)
+    });
+    timed.collect()
 }
 
 fn reading(file: &Path) -> impl Fn(io::Error) -> Error {
@@ -95,16 +150,10 @@ fn show(out: Output, line: &Line, width: usize) -> Result<(), Error> {
     }
 }
 
-/// The lines that are there, each with a time to sort by: its own, or that of the line before.
-fn past(
-    unit: &str,
-    file: &Path,
-    tail: &mut Tail,
-    args: &LogArgs,
-) -> Result<Vec<(Timestamp, Line)>, Error> {
+/// The lines that are where they were printed.
+fn past(unit: &str, file: &Path, tail: &mut Tail) -> Result<Vec<Line>, Error> {
     let mut texts = tail.read().map_err(reading(file))?;
-    let mut part = 1;
-    while part <= PARTS && (args.lines == 0 || texts.len() < args.lines) {
+    for part in 1..=PARTS {
         match fs::read(part_path(file, part)) {
             Ok(older) => {
                 let older = String::from_utf8_lossy(&older);
@@ -124,58 +173,53 @@ fn past(
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,
             Err(error) => return Err(reading(file)(error)),
         }
-        part += 1;
     }
-    let written = fs::metadata(file).and_then(|found| found.modified());
-    let mut last = written
-        .ok()
-        .and_then(|at| Timestamp::try_from(at).ok())
-        .unwrap_or(Timestamp::UNIX_EPOCH);
-    let mut lines: Vec<Line> = texts
-        .iter()
-        .map(|text| logline::parse(unit, text))
-        .collect();
-    if let Some(first) = lines.iter().find_map(|line| line.at) {
-        last = first;
-    }
-    let mut timed = Vec::with_capacity(lines.len());
-    for line in lines.drain(..) {
-        last = line.at.unwrap_or(last);
-        if line.level >= args.level {
-            timed.push((last, line));
-        }
-    }
-    Ok(timed)
+    let lines = texts.iter().map(|text| logline::parse(unit, text));
+    Ok(lines.collect())
 }
 
-fn files_if_any(global: &Global, args: &LogArgs) -> Result<Vec<(String, PathBuf)>, Error> {
-    match files(global, args) {
+fn sources_if_any(global: &Global, args: &LogArgs) -> Result<Vec<Source>, Error> {
+    match sources(global, args, &BTreeMap::new()) {
         Err(Error::NotFound { .. }) => Ok(Vec::new()),
         result => result,
     }
 }
 
-/// The logs that were asked for, by unit.
-fn files(global: &Global, args: &LogArgs) -> Result<Vec<(String, PathBuf)>, Error> {
+/// The logs that were asked for.
+fn sources(
+    global: &Global,
+    args: &LogArgs,
+    stored: &BTreeMap<String, Vec<Line>>,
+) -> Result<Vec<Source>, Error> {
     if let Some(app) = &args.console {
         return Ok(vec![console(global, app)?]);
     }
     let dir = global.root.join("persist/log");
     let entries = fs::read_dir(&dir).map_err(reading(&dir))?;
-    let mut all: Vec<(String, PathBuf)> = entries
+    let mut all: BTreeMap<String, Option<PathBuf>> = entries
         .flatten()
         .filter_map(|entry| {
             let file = entry.path();
             let stem = file.file_name()?.to_str()?.strip_suffix(".log")?;
-            Some((stem.replacen('+', "/", 1), file))
+            Some((stem.replacen('+', "/", 1), Some(file)))
         })
         .collect();
-    all.sort();
-    let Some(asked) = &args.unit else {
-        return Ok(all);
+    // Consoles are asked for by themselves: what guests print is theirs.
+    let is_guest = |key: &str| uuid::Uuid::parse_str(key).is_ok();
+    for key in stored.keys().filter(|key| !is_guest(key)) {
+        all.entry(key.clone()).or_default();
+    }
+    let source = |(name, file): (&String, &Option<PathBuf>)| Source {
+        key: name.clone(),
+        name: name.clone(),
+        file: file.clone(),
     };
-    let fitting = |fits: &dyn Fn(&str) -> bool| -> Vec<(String, PathBuf)> {
-        all.iter().filter(|(unit, _)| fits(unit)).cloned().collect()
+    let Some(asked) = &args.unit else {
+        return Ok(all.iter().map(source).collect());
+    };
+    let fitting = |fits: &dyn Fn(&str) -> bool| -> Vec<Source> {
+        let fitting = all.iter().filter(|(unit, _)| fits(unit));
+        fitting.map(source).collect()
     };
     let exact = fitting(&|unit| unit == asked);
     if !exact.is_empty() {
@@ -185,11 +229,12 @@ fn files(global: &Global, args: &LogArgs) -> Result<Vec<(String, PathBuf)>, Erro
     if !beginning.is_empty() {
         return Ok(beginning);
     }
-    let names: Vec<&str> = all.iter().map(|(unit, _)| unit.as_str()).collect();
+    let names: Vec<&str> = all.keys().map(String::as_str).collect();
     Err(Error::NotFound {
         kind: "log of a unit".to_owned(),
         name: asked.clone(),
         hint: match names.as_slice() {
+            [] if asked == logstore::KERNEL => "; newlogd has collected nothing of it".to_owned(),
             [] => String::new(),
             names => format!("; there are {}", names.join(", ")),
         },
@@ -197,7 +242,7 @@ fn files(global: &Global, args: &LogArgs) -> Result<Vec<(String, PathBuf)>, Erro
 }
 
 /// The console of an application's guest.
-fn console(global: &Global, app: &str) -> Result<(String, PathBuf), Error> {
+fn console(global: &Global, app: &str) -> Result<Source, Error> {
     let device = Device::of(&snapshot(global)?);
     let statuses = device.domains.rows.keys();
     let candidates: Vec<Candidate<()>> = statuses
@@ -224,5 +269,9 @@ fn console(global: &Global, app: &str) -> Result<(String, PathBuf), Error> {
     } else {
         &found.name
     };
-    Ok((name.clone(), file))
+    Ok(Source {
+        key: found.key.clone(),
+        name: name.clone(),
+        file: file.exists().then_some(file),
+    })
 }

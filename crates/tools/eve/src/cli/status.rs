@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::{Verdict, args::Global, snapshot};
 use crate::{
     Device, Error,
-    output::{self, Cell, Output, Paint, printable},
-    why::{self, Nature, Trouble},
+    output::{self, Cell, Output, Paint},
+    why::{self, Trouble},
     words,
 };
 
@@ -117,7 +117,7 @@ fn head(device: &Device) -> Vec<Vec<Cell>> {
             let _ = write!(text, ", taken {} ago", words::ago(at, now));
         }
         if let Some(at) = row.last_contact {
-            let _ = write!(text, "; last contact {} ago", words::ago(at, now));
+            let _ = write!(text, "; last contact {}", words::ago_to_the_minute(at, now));
         }
         let _ = write!(text, "; attestation {}", why::attest_phase(&row.attest));
         add("config", text, Paint::Plain);
@@ -227,13 +227,7 @@ fn trouble_lines(out: Output, troubles: &[Trouble], now: Timestamp) -> String {
     }
     let mut text = String::new();
     for Trouble { condition, .. } in troubles {
-        let paint = match condition.nature {
-            Nature::Fault => Paint::Bad,
-            Nature::Waits | Nature::Progress => Paint::Busy,
-        };
-        let subject = printable(&condition.subject.to_string());
-        let line = printable(&why::first_line(condition, now));
-        let _ = writeln!(text, "{}: {line}", out.paint(paint, &subject));
+        text.push_str(&why::headline(out, condition, now));
     }
     text.push_str("more: eve why\n");
     text

@@ -3,6 +3,7 @@
 use model::{
     app::{AppInstanceConfig, AppInstanceStatus, AppPhase},
     id::{AppId, NetworkInstanceId, VolumeKey},
+    node::{DeviceOperationKind, DevicePhase},
 };
 
 use super::{
@@ -42,7 +43,8 @@ impl<'a> Walk<'a> {
         let state = status.map_or("not known".to_owned(), |row| phase(&row.phase));
         self.enter(subject.clone(), state, |w| {
             if let Some(fault) = config.and_then(|config| config.fault.as_ref()) {
-                return Some(w.fault(subject, fault));
+                let below = w.faulty_reference(fault);
+                return below.or_else(|| Some(w.fault(subject, fault)));
             }
             match (config, status) {
                 (None, None) => Some(w.missing(&d.app_configs, key, subject, "it is not there")),
@@ -89,10 +91,8 @@ impl<'a> Walk<'a> {
                     Condition::progress(subject.clone(), "its start is delayed by the config");
                 return Some(self.at(condition, Some(status.since), Some(*until)));
             }
-            AppPhase::Halted if self.device_halts() => {
-                let subject = Self::subject(Kind::Device, "", "");
-                let text = "the device halts all applications before a reboot or by command";
-                return self.stop("halts all applications", Condition::waits(subject, text));
+            AppPhase::Halted | AppPhase::Halting if self.device_halts() => {
+                return self.guest(config.id, false).or_else(|| self.halting());
             }
             AppPhase::Halting | AppPhase::Restarting => {
                 if let Some(below) = self.guest(config.id, false) {
@@ -180,6 +180,42 @@ impl<'a> Walk<'a> {
 
     fn device_halts(&self) -> bool {
         self.device.node.rows.values().any(|node| node.halt_apps)
+    }
+
+    /// Why the device halts all applications, and until when.
+    fn halting(&mut self) -> Block {
+        let node = self.device.node.get("nodeagent")?;
+        let by = node.operation.as_ref().map_or(String::new(), |operation| {
+            let what = match operation.kind {
+                DeviceOperationKind::Reboot => "reboot",
+                DeviceOperationKind::Shutdown => "shutdown",
+                DeviceOperationKind::PowerOff => "power-off",
+            };
+            format!(
+                ", by the controller's {what} command number {}",
+                operation.counter
+            )
+        });
+        let (text, until) = match &node.phase {
+            DevicePhase::Halting { deadline } => (
+                format!("the device halts all applications and goes on when they are halted{by}"),
+                Some(*deadline),
+            ),
+            DevicePhase::ShutDown => (
+                format!(
+                    "all applications are stopped by command{by}; they start again at the next boot"
+                ),
+                None,
+            ),
+            DevicePhase::Rebooting => (format!("the device reboots{by}"), None),
+            DevicePhase::Onboarding | DevicePhase::Online => {
+                (format!("the device halts all applications{by}"), None)
+            }
+        };
+        let condition = Condition::waits(Self::subject(Kind::Device, "", ""), text);
+        let condition = self.unchanged(condition, &self.device.node, "nodeagent");
+        let condition = self.at(condition, None, until);
+        self.stop("halts all applications", condition)
     }
 
     /// It left the config, and something of it is still there.

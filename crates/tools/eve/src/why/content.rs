@@ -6,6 +6,7 @@ use model::{
         ContentPhase, ContentTreeConfig, DatastoreConfig, DownloadPhase, DownloaderConfig,
         DownloaderStatus, VerifyPhase,
     },
+    fault::Fault,
     id::{AppId, ContentTreeId, DatastoreId, Digest, VolumeKey},
     volume::{VolumeConfig, VolumeOrigin, VolumePhase, VolumeStatus},
 };
@@ -195,7 +196,8 @@ impl<'a> Walk<'a> {
                 return Some(Walk::not_in_config(subject, "it is not in the config"));
             };
             if let Some(fault) = &config.fault {
-                return Some(w.fault(subject, fault));
+                let below = w.faulty_datastore(config);
+                return below.or_else(|| Some(w.fault(subject, fault)));
             }
             if status.is_some_and(|tree| tree.phase == ContentPhase::Loaded) {
                 return None;
@@ -209,6 +211,63 @@ impl<'a> Walk<'a> {
                     Some(w.missing(&d.content_trees, &key, subject, text))
                 }
                 Some(tree) => tree.fault.as_ref().map(|fault| w.fault(subject, fault)),
+            }
+        })
+    }
+
+    /// What is amiss in the config of an object that another one refers to and that `fault` names. zedagent refuses
+    /// the one because of the other.
+    pub(super) fn faulty_reference(&mut self, fault: &Fault) -> Block {
+        if fault.code != Code::ConfigReference {
+            return None;
+        }
+        let condition = self.referred(fault)?;
+        // What is not there has no age of its own.
+        let (since, next) = (condition.since.unwrap_or(fault.since), condition.next);
+        Some(self.at(condition, Some(since), next))
+    }
+
+    fn referred(&mut self, fault: &Fault) -> Block {
+        let d = self.device;
+        let named = |key: &str| fault.text.contains(key);
+        let volume = d
+            .volume_configs
+            .rows
+            .iter()
+            .find(|(key, row)| named(key) && row.fault.is_some());
+        if let Some((key, config)) = volume {
+            let subject = Self::subject(Kind::Volume, key, config.display_name.as_str());
+            return self.enter(subject.clone(), "not correct in the config", |w| {
+                let below = match config.origin {
+                    VolumeOrigin::Content(tree) => w.content(tree),
+                    VolumeOrigin::Blank => None,
+                };
+                let fault = config.fault.as_ref();
+                below.or_else(|| fault.map(|fault| w.fault(subject, fault)))
+            });
+        }
+        let networks = &d.network_instance_configs.rows;
+        let network = networks.values().find(|row| named(&row.id.to_string()))?;
+        self.network_instance(network.id, false)
+    }
+
+    /// The first datastore of a content tree that is missing or not correct in the config.
+    fn faulty_datastore(&mut self, tree: &ContentTreeConfig) -> Block {
+        let d = self.device;
+        tree.datastores.iter().find_map(|id| {
+            let key = id.to_string();
+            let row = d.datastores.get(&key);
+            let name = row.map(|row| row.fqdn.clone()).unwrap_or_default();
+            let subject = Self::subject(Kind::Datastore, key, name);
+            match row {
+                None => {
+                    let text = "it is not in the config";
+                    self.stop("not known", Walk::not_in_config(subject, text))
+                }
+                Some(row) => {
+                    let condition = self.fault(subject, row.fault.as_ref()?);
+                    self.stop("not correct in the config", condition)
+                }
             }
         })
     }
@@ -412,15 +471,16 @@ impl<'a> Walk<'a> {
             if let Some(fault) = &row.fault {
                 return Some(w.fault(subject, fault));
             }
-            // A server that refuses was reached.
-            let reached = status
-                .and_then(|row| row.fault.as_ref())
-                .is_some_and(|fault| fault.code != Code::DownloadNetwork);
-            if reached {
-                return None;
-            }
             let max_cost = d.items().int("network.download.max.cost");
-            w.uplink(u8::try_from(max_cost).unwrap_or(u8::MAX), &name)
+            let max_cost = u8::try_from(max_cost).unwrap_or(u8::MAX);
+            match status.and_then(|row| row.fault.as_ref()) {
+                Some(fault) if fault.code == Code::PortDns => {
+                    w.dns_of_uplink(max_cost, &name, fault)
+                }
+                // A server that refuses was reached.
+                Some(fault) if fault.code != Code::DownloadNetwork => None,
+                Some(_) | None => w.uplink(max_cost, &name),
+            }
         })
     }
 }

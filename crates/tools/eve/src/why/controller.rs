@@ -50,20 +50,21 @@ impl<'a> Walk<'a> {
         row.map(|row| row.server.clone()).unwrap_or_default()
     }
 
-    /// A fault of a call to the controller: when it was not reached, the ports come first.
+    /// A fault of a call to the controller: when it was not reached, ports and DNS come first, then the controller
+    /// itself, which holds up all calls alike.
     fn call(&mut self, subject: Subject, fault: &Fault) -> Condition {
-        if fault.code == Code::ControllerUnreachable {
-            let server = self.server();
-            if let Some(below) = self.uplink(u8::MAX, &server) {
-                return below;
-            }
-        }
-        let mut condition = self.fault(subject, fault);
         let server = self.server();
-        if fault.code == Code::ControllerUnreachable && !server.is_empty() {
-            condition.causes.push(format!("the controller is {server}"));
-        }
-        condition
+        let below = match fault.code {
+            Code::PortDns => self.dns_of_uplink(u8::MAX, &server, fault),
+            Code::ControllerUnreachable => self.uplink(u8::MAX, &server).or_else(|| {
+                let controller = Self::subject(Kind::Controller, server, "");
+                self.enter(controller.clone(), "does not answer", |w| {
+                    Some(w.fault(controller, fault))
+                })
+            }),
+            _ => None,
+        };
+        below.unwrap_or_else(|| self.fault(subject, fault))
     }
 
     pub(super) fn onboarding(&mut self) -> Block {
@@ -165,6 +166,13 @@ impl<'a> Walk<'a> {
         if let Some(fault) = &status.fault {
             return Some(self.call(subject, fault));
         }
+        // Without a way out nothing is asked, so nothing fails.
+        let server = self.server();
+        if status.config_source != ConfigSource::Bootstrap
+            && let Some(below) = self.uplink(u8::MAX, &server)
+        {
+            return Some(below);
+        }
         let v1 = self
             .device
             .onboarding
@@ -202,6 +210,9 @@ impl<'a> Walk<'a> {
         let mut condition = Condition::new(subject, Nature::Fault, reason.clone());
         condition.code = Some(Code::ConfigItem);
         Code::ConfigItem.remedy().clone_into(&mut condition.remedy);
+        // Its value is the one that is in force.
+        self.name_properties(&mut condition, &[name.as_str()]);
+        condition = self.unchanged(condition, &self.device.config_items, "global");
         if more > 0 {
             let others = items.errors.iter().skip(1);
             condition

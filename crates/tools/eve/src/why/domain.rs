@@ -84,6 +84,7 @@ impl Walk<'_> {
             DomainPhase::Halting { deadline } => {
                 let text = "the guest was asked to power off; it is ended at the deadline";
                 let condition = Condition::progress(subject, text);
+                let condition = self.unchanged(condition, &d.domains, &key);
                 return self.at(condition, None, Some(*deadline));
             }
             DomainPhase::Running { .. } => Condition::progress(

@@ -23,6 +23,7 @@ mod app;
 mod content;
 mod controller;
 mod domain;
+mod logs;
 mod network;
 mod property;
 mod service;
@@ -40,10 +41,11 @@ use crate::{Device, Error};
 
 pub(crate) use app::phase as app_phase;
 pub(crate) use controller::{attest_phase, config_source, onboard_phase};
+pub use logs::{Unkept, unkept};
 pub(crate) use network::port_state;
 pub use property::Property;
 pub(crate) use service::phase as service_phase;
-pub use text::{answer as answer_text, first_line, troubles as troubles_text};
+pub use text::{answer as answer_text, headline, troubles as troubles_text};
 pub use whole::{Trouble, troubles};
 
 /// What can be asked about.
@@ -93,6 +95,7 @@ pub enum Kind {
     Object,
     Device,
     Onboarding,
+    Controller,
     Certificates,
     Registration,
     Attestation,
@@ -125,6 +128,7 @@ impl fmt::Display for Kind {
             Self::Object => "object",
             Self::Device => "device",
             Self::Onboarding => "onboarding",
+            Self::Controller => "controller",
             Self::Certificates => "controller's certificates",
             Self::Registration => "registration",
             Self::Attestation => "attestation",

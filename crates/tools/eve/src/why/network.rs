@@ -103,6 +103,22 @@ impl<'a> Walk<'a> {
         self.port(best, !is_address(server))
     }
 
+    /// DNS does not lead to `server`: the fault is that of the DNS of the port that is asked first, unless no port
+    /// is of use at all.
+    pub(super) fn dns_of_uplink(&mut self, max_cost: u8, server: &str, fault: &Fault) -> Block {
+        if let Some(below) = self.uplink(max_cost, server) {
+            return Some(below);
+        }
+        let ports = self.device.ports()?.ports.iter();
+        let usable = ports.filter(|port| {
+            port.is_mgmt && port.cost <= max_cost && port.usable_addresses().next().is_some()
+        });
+        let port = usable.min_by_key(|port| port.cost)?;
+        self.enter(Self::port_subject(port), port_state(port), |w| {
+            w.dns(port, |w, subject| w.fault(subject, fault))
+        })
+    }
+
     fn no_port(&mut self) -> Block {
         let d = self.device;
         let subject = Self::network_subject();

@@ -1,12 +1,21 @@
 //! Services: whether they run, and whether they have spoken.
 
-use model::service::{ServicePhase, ServiceStatus};
+use jiff::SignedDuration;
+use model::{
+    code::Code,
+    service::{ServicePhase, ServiceStatus},
+};
 
 use super::{
     Condition, Kind, Nature, Subject,
     walk::{Block, Walk},
 };
 use crate::{snapshot::Supervisor, words};
+
+/// A service that was started again so often,
+const SHAKY_RESTARTS: u32 = 3;
+/// the last time within this, is not to be trusted though it runs.
+const SHAKY: SignedDuration = SignedDuration::from_mins(5);
 
 /// Topics: writer and name.
 type Inputs = &'static [(&'static str, &'static str)];
@@ -232,7 +241,28 @@ impl Walk<'_> {
                 return Some(block);
             }
         }
-        None
+        self.shaky(name)
+    }
+
+    /// A service that runs now, and ends again and again. What it answers for is not held up while it runs.
+    fn shaky(&mut self, name: &str) -> Block {
+        let status = self.device.services.get(name)?;
+        let at = status.last_exit_at?;
+        let ago = self.device.at.duration_since(at);
+        if status.restarts < SHAKY_RESTARTS || ago > SHAKY {
+            return None;
+        }
+        let times = usize::try_from(status.restarts).unwrap_or(usize::MAX);
+        let text = format!(
+            "it runs, and was started again {} since the device booted, the last time {} ago: {}",
+            words::count(times, "time"),
+            words::ago(at, self.device.at),
+            ended(status)
+        );
+        let mut condition = Condition::waits(self.service_subject(name), text);
+        Code::UnitCrashed.remedy().clone_into(&mut condition.remedy);
+        let condition = self.at(condition, Some(at), None);
+        self.stop("running", condition)
     }
 }
 

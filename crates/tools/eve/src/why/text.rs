@@ -51,7 +51,8 @@ pub fn answer(out: Output, answer: &Answer, now: Timestamp) -> String {
         }
     }
     for note in notes {
-        let _ = writeln!(text, "note: {}", printable(note));
+        let note = format!("note: {}", printable(note));
+        let _ = writeln!(text, "{}", out.wrapped(Paint::Plain, &note, 0));
     }
     text
 }
@@ -95,15 +96,15 @@ fn condition_text(out: Output, condition: &Condition, now: Timestamp) -> String 
         add("attempts", attempts.to_string());
     }
     if let Some(next) = next {
-        let label = if *nature == Nature::Fault {
-            "next try"
+        let at = words::time(*next);
+        if *nature == Nature::Fault {
+            add(
+                "next try",
+                format!("{}, at {at}", words::next_try(*next, now)),
+            );
         } else {
-            "until"
-        };
-        add(
-            label,
-            format!("{}, at {}", words::due(*next, now), words::time(*next)),
-        );
+            add("until", format!("{}, at {at}", words::due(*next, now)));
+        }
     } else if code.is_some() && *nature == Nature::Fault {
         add("next try", "when its inputs change".to_owned());
     }
@@ -128,7 +129,7 @@ fn condition_text(out: Output, condition: &Condition, now: Timestamp) -> String 
         .into_iter()
         .map(|(label, cell)| vec![Cell::new(label).paint(Paint::Dim), cell])
         .collect();
-    indented(&out.table(&[], &rows))
+    indented(&out.indented(2).table(&[], &rows))
 }
 
 fn chain_text(out: Output, chain: &[Link], last: Paint) -> String {
@@ -146,7 +147,7 @@ fn chain_text(out: Output, chain: &[Link], last: Paint) -> String {
             ]
         })
         .collect();
-    indented(&out.table(&[], &rows))
+    indented(&out.indented(2).table(&[], &rows))
 }
 
 fn indented(text: &str) -> String {
@@ -163,20 +164,16 @@ pub fn troubles(out: Output, troubles: &[Trouble], now: Timestamp) -> String {
         if index > 0 {
             text.push('\n');
         }
-        let _ = writeln!(
-            text,
-            "{}: {}",
-            out.paint(
-                paint(condition.nature),
-                &printable(&condition.subject.to_string())
-            ),
-            printable(&first_line(condition, now))
-        );
+        text.push_str(&headline(out, condition, now));
+        let mut below = |line: &str| {
+            let line = out.wrapped(Paint::Plain, &printable(line), 2);
+            let _ = writeln!(text, "  {line}");
+        };
         for cause in &condition.causes {
-            let _ = writeln!(text, "  {}", printable(cause));
+            below(cause);
         }
         if !condition.remedy.is_empty() && condition.nature != Nature::Progress {
-            let _ = writeln!(text, "  remedy: {}", printable(&condition.remedy));
+            below(&format!("remedy: {}", condition.remedy));
         }
         let held: Vec<String> = affects
             .iter()
@@ -184,14 +181,26 @@ pub fn troubles(out: Output, troubles: &[Trouble], now: Timestamp) -> String {
             .map(|answer| answer.asked.to_string())
             .collect();
         if !held.is_empty() {
-            let _ = writeln!(text, "  holds up: {}", printable(&held.join(", ")));
+            below(&format!("holds up: {}", held.join(", ")));
         }
     }
     text
 }
 
+/// Who, and the first line about it, with its line end.
+pub fn headline(out: Output, condition: &Condition, now: Timestamp) -> String {
+    let subject = printable(&condition.subject.to_string());
+    let line = format!("{subject}: {}", printable(&first_line(condition, now)));
+    // Wrapped while it is plain: colours take no room.
+    let line = out.wrapped(Paint::Plain, &line, 0);
+    match line.strip_prefix(&subject) {
+        Some(rest) => format!("{}{rest}\n", out.paint(paint(condition.nature), &subject)),
+        None => format!("{line}\n"),
+    }
+}
+
 /// What, since when, until when: `text [code], for 3 min, 4 attempts, next in 20 s`.
-pub fn first_line(condition: &Condition, now: Timestamp) -> String {
+fn first_line(condition: &Condition, now: Timestamp) -> String {
     let mut text = condition.text.clone();
     if let Some(code) = condition.code {
         let _ = write!(text, " [{code}]");
@@ -207,12 +216,11 @@ pub fn first_line(condition: &Condition, now: Timestamp) -> String {
         let _ = write!(text, ", {}", words::count(attempts, "attempt"));
     }
     if let Some(next) = condition.next {
-        let label = if condition.nature == Nature::Fault {
-            "next"
+        let _ = if condition.nature == Nature::Fault {
+            write!(text, ", next try {}", words::next_try(next, now))
         } else {
-            "until"
+            write!(text, ", until {}", words::due(next, now))
         };
-        let _ = write!(text, ", {label} {}", words::due(next, now));
     }
     text
 }

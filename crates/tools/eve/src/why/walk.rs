@@ -104,7 +104,7 @@ impl<'a> Walk<'a> {
         condition.causes.clone_from(causes);
         condition.attempts = *attempts;
         code.remedy().clone_into(&mut condition.remedy);
-        self.name_properties(&mut condition, property::names(*code));
+        self.name_properties(&mut condition, code.properties());
         self.at(condition, Some(*since), *next)
     }
 

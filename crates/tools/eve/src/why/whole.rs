@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use model::service::ServicePhase;
+use model::{code::Code, service::ServicePhase};
 use serde::Serialize;
 
 use super::{
     Answer, Asked, Condition, Kind, Nature, Subject,
     app::phase as app_phase,
+    logs::unkept,
     walk::{Block, Walk},
 };
 use crate::{Device, find::Candidate};
@@ -139,7 +140,7 @@ pub(super) fn answer(device: &Device, asked: Asked, key: &str) -> Answer {
         Asked::Report => walk.report(key),
         Asked::Service => walk.service(key),
     };
-    let notes = match asked {
+    let mut notes = match asked {
         Asked::App => walk.app_notes(key),
         Asked::Service => service_notes(device, key),
         Asked::Volume
@@ -149,6 +150,11 @@ pub(super) fn answer(device: &Device, asked: Asked, key: &str) -> Answer {
         | Asked::Config
         | Asked::Report => Vec::new(),
     };
+    let of_it = unkept(device);
+    let of_it = of_it
+        .into_iter()
+        .filter(|u| (u.asked, u.key.as_str()) == (asked, key));
+    notes.extend(of_it.map(|u| format!("it prints more than is kept: {}", u.text)));
     let mut chain = walk.chain;
     let is_it =
         |link: &super::Link| (link.subject.kind, &link.subject.key) == (subject.kind, &subject.key);
@@ -269,8 +275,14 @@ pub fn troubles(device: &Device, only: Option<Asked>) -> Vec<Trouble> {
     let mut found: Vec<Trouble> = Vec::new();
     let mut add = |condition: Condition, answer: Option<Answer>| {
         let same = |trouble: &&mut Trouble| {
+            // What is not reached is one trouble, whoever called.
+            let unreached = matches!(
+                condition.code,
+                Some(Code::ControllerUnreachable | Code::PortDns)
+            );
             trouble.condition.subject == condition.subject
-                && trouble.condition.text == condition.text
+                && (trouble.condition.text == condition.text
+                    || (unreached && trouble.condition.code == condition.code))
         };
         if let Some(trouble) = found.iter_mut().find(same) {
             trouble.affects.extend(answer);

@@ -1,6 +1,9 @@
 //! `eve check`: verdicts on facts, and the command on a directory.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use eve::{
     Device,
@@ -22,6 +25,7 @@ use model::{
     port::DhcpLease,
     security::{ControllerCert, ControllerCertKind},
 };
+use supervisor::calls::Network;
 use units::ids;
 
 use crate::device::*;
@@ -75,6 +79,13 @@ fn process(unit: &str) -> Process {
         bounding: bits,
         no_new_privileges: true,
         seccomp: 2,
+        filters: Some(3),
+        interfaces: Some(match row.map(|row| row.network) {
+            Some(Network::Nothing) => BTreeSet::from(["lo".to_owned()]),
+            Some(Network::Local | Network::Screen | Network::Internet | Network::Everything)
+            | None => BTreeSet::from(["eth0".to_owned(), "lo".to_owned()]),
+        }),
+        memory_limit: None,
     }
 }
 
@@ -403,7 +414,10 @@ fn what_is_wrong_is_told_with_a_remedy() {
         ),
         (
             "sandbox: root, capabilities, keys, strangers",
-            amiss(|_, f| {
+            amiss(|d, f| {
+                let nodeagent = d.services.rows.get_mut("nodeagent").unwrap();
+                nodeagent.memory_limit = Some(128 << 20);
+                f.landlock = Fact::Failed("not there".to_owned());
                 let spoil = |f: &mut Facts, unit: &str, spoil: &dyn Fn(&mut Process)| {
                     let mut process = process(unit);
                     spoil(&mut process);
@@ -420,6 +434,11 @@ fn what_is_wrong_is_told_with_a_remedy() {
                 });
                 spoil(f, "nim", &|p| p.effective = 0);
                 spoil(f, "reporter", &|p| p.seccomp = 0);
+                spoil(f, "nodeagent", &|p| {
+                    p.filters = Some(1);
+                    p.interfaces = Some(BTreeSet::from(["eth0".to_owned()]));
+                    p.memory_limit = Some(None);
+                });
                 spoil(f, "zedrouter/dns-bn1", &|p| p.uid = 0);
                 f.processes.insert(
                     "zedmanager".to_owned(),

@@ -368,6 +368,13 @@ fn logs_are_merged_by_time_and_followed() {
     assert_eq!(texts(&["nim", "-n", "1"]), ["third"]);
     assert_eq!(texts(&["--level", "warning"]), ["second", "third"]);
     assert_eq!(texts(&["zedrouter/"]), ["second", "plain"]);
+    assert_eq!(texts(&["--since", "2026-01-02T03:04:03Z"]), ["third"]);
+    assert_eq!(
+        texts(&["nim", "--until", "2026-01-02T03:04:02Z"]),
+        ["first"]
+    );
+    assert_eq!(texts(&["--since", "1h"]), [""; 0]);
+    assert!(refuses(root.path(), 2, &["logs", "--since", "soon"]).contains("not a time"));
     assert!(
         refuses(root.path(), 3, &["logs", "nobody"]).contains("there are nim, zedrouter/dns-bn1")
     );
@@ -389,6 +396,82 @@ fn logs_are_merged_by_time_and_followed() {
     file.write_all(json(4, "INFO", "fourth").as_bytes())
         .unwrap();
     assert!(next().contains("fourth"));
+}
+
+/// A file of newlogd's store.
+fn store(root: &Path, queue: &str, name: &str, entries: &[Value]) {
+    let dir = root.join("persist/newlog").join(queue);
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = std::fs::File::create(dir.join(name)).unwrap();
+    let mut file = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    for entry in entries {
+        writeln!(file, "{entry}").unwrap();
+    }
+    file.finish().unwrap();
+}
+
+#[test]
+fn logs_go_on_in_the_store_behind_what_was_cut_off() {
+    let root = on_disk(&healthy());
+    let dir = root.path().join("persist/log");
+    std::fs::create_dir_all(dir.join("guests")).unwrap();
+    let line = |second: u32, text: &str| {
+        format!(
+            "{{\"timestamp\":\"2026-01-02T03:04:{second:02}Z\",\"level\":\"INFO\",\"message\":\"{text}\"}}\n"
+        )
+    };
+    std::fs::write(dir.join("nim.log"), line(2, "two") + &line(3, "three")).unwrap();
+    std::fs::write(
+        dir.join(format!("guests/{APP}.console")),
+        "booted\r\nlogin:\n",
+    )
+    .unwrap();
+    // 2026-01-02T03:04:00Z
+    let entry = |msgid: u64, source: &str, iid: &str, text: &str, severity: &str| {
+        json!({"msgid": msgid, "source": source, "iid": iid, "content": text, "severity": severity,
+            "timestamp": {"seconds": 1_767_323_040 + msgid}})
+    };
+    let device = [
+        entry(0, "kernel", "", "eth0: link down", "err"),
+        entry(1, "nim", "", "one", "info"),
+        entry(2, "nim", "", "two", "info"),
+    ];
+    store(root.path(), "devUpload", "dev.log.1.gz", &device);
+    store(
+        root.path(),
+        "keepSentQueue",
+        &format!("app.{APP}.log.2.gz"),
+        &[
+            entry(5, "guest_vm", APP, "grub", "info"),
+            entry(6, "guest_vm", APP, "booted", "info"),
+        ],
+    );
+    // What is being sent may be torn off; the rest counts.
+    std::fs::write(
+        root.path().join("persist/newlog/devUpload/dev.log.9.gz"),
+        b"\x1f\x8b",
+    )
+    .unwrap();
+    let texts = |args: &[&str]| -> Vec<String> {
+        let said = says(root.path(), 0, &[&["--json", "logs"], args].concat());
+        let text = |line: &str| {
+            serde_json::from_str::<Value>(line).unwrap()["Text"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        said.lines().map(text).collect()
+    };
+    assert_eq!(texts(&["nim"]), ["one", "two", "three"]);
+    assert_eq!(texts(&["kernel"]), ["eth0: link down"]);
+    assert_eq!(texts(&["--level", "error"]), ["eth0: link down"]);
+    assert_eq!(texts(&[]), ["eth0: link down", "one", "two", "three"]);
+    assert_eq!(texts(&["--app", "web"]), ["grub", "booted", "login:"]);
+    let console = says(root.path(), 0, &["logs", "--console", "web"]);
+    assert!(
+        console.contains("2026-01-02 03:04:06.000Z info  web  booted"),
+        "{console}"
+    );
 }
 
 #[test]

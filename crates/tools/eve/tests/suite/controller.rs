@@ -56,6 +56,50 @@ fn the_way_to_the_controller() {
             onboarding(&silent),
         ),
         (
+            "onboarding: DNS leads nowhere",
+            onboarding(&early(
+                OnboardPhase::FetchCerts,
+                Some((
+                    Code::PortDns,
+                    "certs failed: https://evc.example/certs over port mgmt: dns: evc.example: no answer",
+                )),
+            )),
+        ),
+        (
+            "onboarding: the controller's certificate has expired",
+            onboarding(&early(
+                OnboardPhase::FetchCerts,
+                Some((Code::ControllerTls, "tls: the certificate has expired")),
+            )),
+        ),
+        (
+            "onboarding: the controller's signing certificate has expired",
+            onboarding(&early(
+                OnboardPhase::FetchCerts,
+                Some((Code::ControllerCert, "the signing certificate has expired")),
+            )),
+        ),
+        (
+            "onboarding: the proxy refuses",
+            onboarding(&early(
+                OnboardPhase::Register,
+                Some((
+                    Code::ControllerUnreachable,
+                    "register failed: through proxy proxy.example:3128: proxy: it wants a login",
+                )),
+            )),
+        ),
+        (
+            "onboarding: not claimed yet",
+            onboarding(&early(
+                OnboardPhase::Register,
+                Some((
+                    Code::ControllerRefused,
+                    "uuid failed: code 403: the device is registered but not claimed yet",
+                )),
+            )),
+        ),
+        (
             "onboarding: the controller is not reached, the ports are fine",
             onboarding(&reachable),
         ),

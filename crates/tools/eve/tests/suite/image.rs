@@ -85,6 +85,13 @@ fn content_of_an_app() {
             }),
         ),
         (
+            "DNS leads nowhere",
+            with(|d| {
+                let text = "https://ds.example/images/web.qcow2 over port mgmt: dns: ds.example: no answer";
+                set_download(d, HALF, Some(fault(Code::PortDns, "blob 3a7b", text)));
+            }),
+        ),
+        (
             "no DNS server is known",
             with(|d| {
                 waiting(d);

@@ -58,6 +58,15 @@ fn networks_of_an_app() {
             }),
         ),
         (
+            "no address is left for it",
+            with(|d| {
+                set_app(d, AppPhase::Failed, None);
+                let text = "interface eth0: no address of 10.1.0.2 to 10.1.0.2 is free";
+                let fault = fault(Code::NetworkAddresses, "interfaces", text);
+                set_interfaces(d, AppNetworkPhase::Failed, Some(fault));
+            }),
+        ),
+        (
             "the interfaces are being made",
             with(|d| {
                 set_app(d, AppPhase::AwaitNetwork, None);

@@ -69,6 +69,52 @@ fn ports_and_services() {
             ),
         ),
         (
+            "service: runs, and ends again and again",
+            service(
+                &with(|d| {
+                    down(d, "nim", 4);
+                    let status = d.services.rows.get_mut("nim").unwrap();
+                    status.phase = ServicePhase::Running {
+                        pid: 9,
+                        since: before(8),
+                    };
+                    status.fault = None;
+                }),
+                "nim",
+            ),
+        ),
+        (
+            "service: a system call that no unit may make",
+            service(
+                &with(|d| {
+                    ended(
+                        d,
+                        "nim",
+                        Code::UnitForbidden,
+                        &units::ExitKind::Signal(units::SIGSYS),
+                    );
+                }),
+                "nim",
+            ),
+        ),
+        (
+            "service: at its memory limit",
+            service(
+                &with(|d| ended(d, "nim", Code::UnitMemory, &units::ExitKind::OutOfMemory)),
+                "nim",
+            ),
+        ),
+        (
+            "service: hangs again and again",
+            service(
+                &with(|d| {
+                    let silence = units::ExitKind::Hung(std::time::Duration::from_secs(61));
+                    ended(d, "nim", Code::UnitHung, &silence);
+                }),
+                "nim",
+            ),
+        ),
+        (
             "service: starting",
             service(
                 &with(|d| {

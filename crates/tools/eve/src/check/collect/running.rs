@@ -12,8 +12,8 @@ use crate::{
     Device,
     check::{
         Fact, Facts,
-        facts::Socket,
-        processes::{inner_pid, sockets, status},
+        facts::{Process, Socket},
+        processes::{inner_pid, interfaces, memory_limit, memory_limit_file, sockets, status},
     },
     process,
 };
@@ -51,13 +51,27 @@ pub(super) fn look(device: &Device, ours: &BTreeMap<String, u32>, facts: &mut Fa
             None => Fact::Failed(format!("there is no process {pid}")),
             Some(pid) => match fs::read_to_string(format!("/proc/{pid}/status")) {
                 Ok(text) => match status(&text) {
-                    Some(process) => Fact::Known(process),
+                    Some(process) => Fact::Known(more(*pid, process)),
                     None => Fact::Skipped("the kernel does not tell".to_owned()),
                 },
                 Err(error) => Fact::Skipped(format!("/proc/{pid}/status: {error}")),
             },
         };
         facts.processes.insert(name.clone(), fact);
+    }
+}
+
+/// Adds what the kernel tells in other files.
+fn more(pid: u32, process: Process) -> Process {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    let limit = || {
+        let file = memory_limit_file(&read("cgroup")?)?;
+        fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok()
+    };
+    Process {
+        interfaces: read("net/dev").map(|text| interfaces(&text)),
+        memory_limit: limit().map(|text| memory_limit(&text)),
+        ..process
     }
 }
 
@@ -77,12 +91,6 @@ pub(super) fn look_at_network(facts: &mut Facts) {
         .filter_map(|(unit, fact)| Some((fact.known()?.pid, unit.clone())))
         .collect();
     facts.sockets = listening(&units);
-}
-
-/// Names at the beginning of lines, before a colon.
-fn interfaces(text: &str) -> BTreeSet<String> {
-    let names = text.lines().filter_map(|line| line.split_once(':'));
-    names.map(|(name, _)| name.trim().to_owned()).collect()
 }
 
 const FILES: [(&str, bool); 4] = [

@@ -74,6 +74,7 @@ pub(crate) fn read(root: &Path, supervisor: Supervisor) -> Device {
 pub(crate) const PLAIN: Output = Output {
     json: false,
     colour: false,
+    width: None,
 };
 
 /// The answer about one object of the device, by way of a directory.

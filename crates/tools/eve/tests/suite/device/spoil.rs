@@ -71,6 +71,16 @@ pub(crate) fn down(d: &mut Device, name: &str, seconds: i64) {
     d.services.rows.insert(name.to_owned(), status);
 }
 
+/// The same, ended in another way.
+pub(crate) fn ended(d: &mut Device, name: &str, code: Code, how: &units::ExitKind) {
+    down(d, name, 4);
+    let status = d.services.rows.get_mut(name).unwrap();
+    status.last_exit = how.to_string();
+    let fault = status.fault.as_mut().unwrap();
+    fault.code = code;
+    fault.text = how.to_string();
+}
+
 /// The same phase for content tree and blob, and one for the volume.
 pub(crate) fn set_content(
     d: &mut Device,
