@@ -382,6 +382,13 @@ impl State {
         self.stir("domainmgr");
     }
 
+    /// A guest does not answer to its power button any more.
+    pub fn deafen(&mut self, app: AppId) {
+        if let Some(qemu) = self.guests.qemus.get_mut(&app) {
+            qemu.deaf = true;
+        }
+    }
+
     /// What a reboot takes.
     pub(crate) fn reboot(&mut self) {
         self.token = None;
