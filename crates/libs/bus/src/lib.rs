@@ -12,12 +12,14 @@
 //!                                       /.last/         previous version of each object (persistent topics)
 //!                                       /.keys/         keys that are too long for a file name
 //! <root>/run/.bus-tmp/<service>/                        files that are being written, outside of the watched directories
+//! <root>/persist/status/.bus-tmp/<service>/             the same, and room for a few rows when the disk is full
 //! ```
 //!
 //! What holds, whatever is killed and whenever the power fails:
 //!
 //! - An object is its old value or its new one, never half, never empty (`rename`; persistent ones are synced before
 //!   [`Publisher::publish`] returns).
+//! - A full disk keeps a persistent topic from a few changes no more than an empty one would ([`durable::Reserve`]).
 //! - *Absent is not empty*: [`Subscription::rows`] is `None` until the writer was ready once, and stays the last complete
 //!   table while the writer restarts.
 //! - A subscriber always ends with the final value: bursts coalesce, events that were lost lead to a comparison with what

@@ -1,19 +1,24 @@
 //! Files that survive a power cut: the old content or the new one, never half.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    fs, io,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
 };
 
+use durable::Reserve;
 use model::id::Digest;
 use sha2::{Digest as _, Sha256};
 
 /// `/persist/checkpoint`.
 pub(crate) struct Checkpoint {
     dir: PathBuf,
+    reserve: Mutex<Reserve>,
 }
+
+/// What can be saved though the disk is full: so many files of this size.
+const RESERVED: u32 = 2;
+const RESERVED_SIZE: u64 = 512 * 1024;
 
 /// The file with the controller's certificates.
 pub(crate) const CERTS: &str = "controllercerts";
@@ -24,7 +29,9 @@ pub(crate) const BACKUP: &str = "lastconfig.bak";
 
 impl Checkpoint {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        let reserve = Reserve::new(dir.clone(), "config", RESERVED, RESERVED_SIZE);
+        let reserve = Mutex::new(reserve);
+        Self { dir, reserve }
     }
 
     /// The content, or `None` when there is none to speak of.
@@ -39,27 +46,11 @@ impl Checkpoint {
     }
 
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        write(&self.dir.join(name), bytes)
+        let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        durable::write_from(&self.dir.join(name), bytes, &mut reserve)
     }
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> Digest {
     Digest(Sha256::digest(bytes).into())
-}
-
-/// Writes a file beside, makes it durable, and puts it in place.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
-    let temporary = path.with_extension("tmp");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o640)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(&temporary, path)?;
-    File::open(dir)?.sync_all()
 }

@@ -346,7 +346,7 @@ impl Evc {
         let uptime = self.clock.uptime();
         match ZAttestResponseCode::try_from(verdict.response) {
             Ok(ZAttestResponseCode::Success) => {
-                if let Err(error) = checkpoint::write(&self.token_file, &verdict.integrity_token) {
+                if let Err(error) = durable::write(&self.token_file, &verdict.integrity_token) {
                     warn!(%error, "integrity token is not kept across a restart");
                 }
                 self.state().facts.attest.complete(verdict.integrity_token);

@@ -1,4 +1,4 @@
-//! Dependencies point one way: tools -> services -> {agent, domain libraries} -> model -> bus.
+//! Dependencies point one way: tools -> services -> {agent, domain libraries} -> model -> bus -> durable.
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 
@@ -27,6 +27,7 @@ struct Dependency {
 /// Higher may depend on lower; equal only among domain libraries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
+    Base,
     Bus,
     Model,
     Library,
@@ -39,6 +40,8 @@ enum Layer {
 fn layer(package: &Package) -> Layer {
     let path = &package.manifest_path;
     match package.name.as_str() {
+        // Files and nothing else: what the bus, too, is made of.
+        "durable" => Layer::Base,
         "bus" => Layer::Bus,
         "model" => Layer::Model,
         "agent" => Layer::Agent,

@@ -15,6 +15,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use durable::Reserve;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, fstat, fsync, linkat, openat, renameat, unlinkat},
     io::Errno,
@@ -36,6 +37,10 @@ const FILE_MODE: u32 = 0o640;
 /// The same for those who ask the kernel directly.
 const CREATE_MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP);
 
+/// What a persistent topic can still write on a disk that is full: so many rows of this size.
+const RESERVED: u32 = 8;
+const RESERVED_SIZE: u64 = 16 * 1024;
+
 /// Distinguishes the writers of one process.
 static WRITERS: AtomicU64 = AtomicU64::new(0);
 
@@ -53,6 +58,8 @@ pub(super) struct FileWriter {
     /// Whether the umask takes away from the mode of new files; known after the first.
     mode_is_cut: Option<bool>,
     unsynced: bool,
+    /// For persistent topics: what was done must be known afterwards also if the disk is full.
+    reserve: Option<Reserve>,
 }
 
 /// The directories that a row takes its way through, so that the way to them has not to be found for each.
@@ -83,6 +90,7 @@ impl FileWriter {
             Err(error) => return Err(error).doing("take away", ready),
         }
         writer.remove_leftovers()?;
+        writer.refill();
         Ok(writer)
     }
 
@@ -103,6 +111,10 @@ impl FileWriter {
             generation: generation.unwrap_or(0),
             mode_is_cut: None,
             unsynced: false,
+            reserve: place.persistent.then(|| {
+                let staging = layout.staging(place);
+                Reserve::new(staging, &*place.name, RESERVED, RESERVED_SIZE)
+            }),
         };
         if generation.is_none() {
             writer.write_generation()?;
@@ -140,7 +152,15 @@ impl FileWriter {
     /// Writes a file in the staging directory and puts it to `target`.
     fn place_file(&mut self, content: &[u8], target: &Path) -> Result<(), BusError> {
         self.stage(content)?;
-        self.commit(target)
+        self.commit(target)?;
+        self.refill();
+        Ok(())
+    }
+
+    fn refill(&mut self) {
+        if let Some(reserve) = &mut self.reserve {
+            reserve.fill();
+        }
     }
 
     /// Puts the staged file to the row of this name.
@@ -177,6 +197,13 @@ impl FileWriter {
             self.open.staging = open_dir(&self.layout.staging(&self.place))?;
             self.try_stage(content)
         });
+        let written = match (written, &mut self.reserve) {
+            (Err(error), Some(reserve)) if durable::is_full(&error) => {
+                let path = self.layout.staging(&self.place).join(&self.staged);
+                reserve.write(&path, content)
+            }
+            (written, _) => written,
+        };
         written
             .inspect_err(|_| self.discard(&self.staged))
             .doing("write", self.layout.staging(&self.place).join(&self.staged))
@@ -244,7 +271,12 @@ impl FileWriter {
             make_dir(&last).map_err(io::Error::other)?;
             place()
         });
-        moved.doing("keep the previous version as", kept)
+        moved.or_else(|error| {
+            self.discard(&self.linked);
+            // As above: the new object matters more.
+            tracing::warn!(topic = %self.place, name, %error, "can't keep the previous version");
+            Ok(())
+        })
     }
 
     /// The entries of the directory changed: makes that durable now or notes that it isn't yet.
@@ -318,6 +350,7 @@ impl Writer for FileWriter {
             self.keep_last(name.as_str())?;
         }
         self.commit_row(name.as_str())?;
+        self.refill();
         self.changed(durable)
     }
 
