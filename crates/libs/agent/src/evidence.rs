@@ -51,8 +51,7 @@ pub(crate) fn install(dir: PathBuf, service: &'static str) -> Arc<Notify> {
         // Names in the order of time, also those of a clock that was not set yet.
         let name = format!("{:020}.json", at.as_nanosecond().max(0));
         // A panic hook can only try.
-        let written = fs::create_dir_all(&dir)
-            .and_then(|()| fs::write(dir.join(name), format!("{report:#}\n")));
+        let written = durable::write(&dir.join(name), format!("{report:#}\n").as_bytes());
         tracing::error!(message, location = ?info.location().map(ToString::to_string), evidence = ?dir, ?written, "panic");
         prune(&dir);
         next(info);

@@ -6,6 +6,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep_until};
 
+use crate::Failure;
+
 /// Beats from within the loop, so that a loop that hangs falls silent.
 pub(crate) struct Heartbeat {
     every: Option<Duration>,
@@ -66,11 +68,22 @@ impl Heartbeat {
         } else {
             format!("waiting for {}", topics.join(", "))
         };
+        if status != self.status && !topics.is_empty() {
+            tracing::info!(topics = %topics.join(", "), "waiting for inputs");
+        }
+        self.say(status);
+    }
+
+    /// Says why the service can't go on: there may be no row that could.
+    pub(crate) fn held_up_by(&mut self, failure: &Failure) {
+        self.say(format!("held up: {failure}"));
+    }
+
+    fn say(&mut self, status: String) {
         if status != self.status {
-            if !topics.is_empty() {
-                tracing::info!(topics = %topics.join(", "), "waiting for inputs");
-            }
-            self.send(&[NotifyState::Status(&status)]);
+            // One line, by the protocol.
+            let line = status.replace('\n', " ");
+            self.send(&[NotifyState::Status(&line)]);
             self.status = status;
         }
     }

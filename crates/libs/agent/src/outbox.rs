@@ -16,13 +16,24 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Puts a table. `None` leaves the topic as it is, and not ready if it never was.
+    /// Puts a table. `None` leaves the topic as it is, and not ready if it never was. While a row of a persistent topic
+    /// cannot be written nothing is done: what an action relies on must survive a power cut.
     pub fn put<T: Object>(&mut self, topic: &Topic<T>, rows: Option<Rows<T>>) {
+        self.add(topic, rows, topic.is_persistent());
+    }
+
+    /// Puts a table of a persistent topic that no action relies on: actions go on though it cannot be written.
+    pub fn remember<T: Object>(&mut self, topic: &Topic<T>, rows: Rows<T>) {
+        self.add(topic, Some(rows), false);
+    }
+
+    fn add<T: Object>(&mut self, topic: &Topic<T>, rows: Option<Rows<T>>, is_relied_on: bool) {
         self.topics.push((topic.service(), topic.name()));
         if let Some(rows) = rows {
             self.tables.push(Box::new(Table {
                 topic: *topic,
                 rows,
+                is_relied_on,
             }));
         }
     }
@@ -86,7 +97,7 @@ impl Flushed {
         *self.changed.entry(table.name()).or_default() += done.rows;
         if let Some(error) = done.error {
             warn!(topic = table.name(), %error, "cannot publish");
-            self.hold |= table.is_persistent();
+            self.hold |= table.is_relied_on();
             self.error.get_or_insert(error);
             failed.insert(table.name());
         }
@@ -119,7 +130,7 @@ impl Done {
 /// A table of any type, to be published.
 trait Pending: Send {
     fn name(&self) -> &'static str;
-    fn is_persistent(&self) -> bool;
+    fn is_relied_on(&self) -> bool;
     fn publish(&self, tables: &mut Tables) -> Done;
     fn prune(&self, tables: &mut Tables) -> Done;
     fn set_ready(&self, tables: &mut Tables) -> Result<(), BusError>;
@@ -128,6 +139,7 @@ trait Pending: Send {
 struct Table<T> {
     topic: Topic<T>,
     rows: Rows<T>,
+    is_relied_on: bool,
 }
 
 impl<T: Object> Pending for Table<T> {
@@ -135,8 +147,8 @@ impl<T: Object> Pending for Table<T> {
         self.topic.name()
     }
 
-    fn is_persistent(&self) -> bool {
-        self.topic.is_persistent()
+    fn is_relied_on(&self) -> bool {
+        self.is_relied_on
     }
 
     fn publish(&self, tables: &mut Tables) -> Done {

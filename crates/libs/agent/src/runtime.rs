@@ -327,6 +327,7 @@ impl<S: Service, W: World<S>> Runtime<S, W> {
                 }
                 Err(failure) => {
                     self.observe_failures += 1;
+                    self.heartbeat.held_up_by(&failure);
                     let delay = Duration::from_millis(500)
                         .saturating_mul(1 << self.observe_failures.min(6));
                     warn!(code = %failure.code, object = failure.object, causes = ?failure.causes, again_in = ?delay, "{}", failure.text);

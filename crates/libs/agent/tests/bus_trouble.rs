@@ -22,6 +22,7 @@ const WISHES: Topic<u32> = Topic::run("boss", "Wish");
 const HINTS: Topic<u32> = Topic::run("boss", "Hint");
 const ROWS: Topic<Odd> = Topic::run("clerk", "Row");
 const MEMORY: Topic<u32> = Topic::persist("clerk", "Memory");
+const NOTES: Topic<Odd> = Topic::persist("clerk", "Note");
 
 /// Thirteen cannot be written down.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -50,12 +51,14 @@ struct Clerk;
 struct Desired {
     wishes: Arc<Rows<u32>>,
     memory: Arc<Rows<u32>>,
+    notes: Option<u32>,
 }
-struct Report(Rows<Odd>, Rows<u32>);
+struct Report(Rows<Odd>, Rows<u32>, Rows<Odd>);
 impl agent::Report for Report {
     fn put(self, out: &mut Outbox) {
         out.put(&MEMORY, Some(self.1));
         out.put(&ROWS, Some(self.0));
+        out.remember(&NOTES, self.2);
     }
 }
 impl Service for Clerk {
@@ -69,6 +72,7 @@ impl Service for Clerk {
         let wishes = tables.get(&WISHES);
         Some(Desired {
             memory: tables.own(&MEMORY),
+            notes: wishes.as_ref()?.get("note").copied(),
             wishes: wishes?,
         })
     }
@@ -76,8 +80,15 @@ impl Service for Clerk {
         let rows = turn.desired.wishes.iter();
         let seen = turn.desired.memory.get("seen").copied().unwrap_or(0) + 1;
         let mut plan = Plan::report(Report(
-            rows.map(|(k, n)| (k.clone(), Odd(*n))).collect(),
+            rows.filter(|(k, _)| *k != "note")
+                .map(|(k, n)| (k.clone(), Odd(*n)))
+                .collect(),
             [("seen".to_owned(), seen.min(2))].into(),
+            turn.desired
+                .notes
+                .iter()
+                .map(|n| ("note".to_owned(), Odd(*n)))
+                .collect(),
         ));
         let wanted = turn.desired.wishes.get("stamp").copied().unwrap_or(0);
         if *turn.actual != wanted {
@@ -163,6 +174,18 @@ async fn work_goes_on_when_a_row_of_this_boot_cannot_be_written_but_not_without_
     assert_eq!(desk.stamped.load(Ordering::SeqCst), 0);
     control.revive("clerk");
     clerk.turn().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_no_action_relies_on_keeps_none_back() {
+    let bus = Bus::memory();
+    let desk = Desk::default();
+    wish(&bus, &[("stamp", 7), ("note", 13), ("b", 1)]);
+    let mut clerk = runtime(&bus, &desk);
+    clerk.turn().await.unwrap_err();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(desk.stamped.load(Ordering::SeqCst), 7);
+    assert_eq!(bus.read(&NOTES).unwrap(), None, "nor is it called complete");
 }
 
 #[tokio::test]

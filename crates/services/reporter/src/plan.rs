@@ -104,7 +104,8 @@ pub struct Report {
 
 impl agent::Report for Report {
     fn put(self, out: &mut Outbox) {
-        out.put(&DELIVERY_JOURNAL, Some(self.journal));
+        // A disk that is full or broken is not to keep the controller from hearing of it.
+        out.remember(&DELIVERY_JOURNAL, self.journal);
     }
 }
 
