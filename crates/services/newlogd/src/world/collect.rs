@@ -1,7 +1,7 @@
 //! A round: lines become files, and sources are read exactly so far. Or files are removed, and how many lines that were is
 //! remembered until it is said. Runs on a thread of its own; see [`State`] for why a crash does no harm.
 
-use std::{cmp, collections::BTreeMap, io, path::PathBuf, time::Duration};
+use std::{cmp, collections::BTreeMap, fs::File, io, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use logfile::Read;
@@ -386,6 +386,11 @@ impl Taking<'_> {
         if now.is_none_or(|now| !self.seen.is(&now)) {
             // It is being cut, or another one since: at the next look.
             return Ok(from);
+        }
+        if end > from {
+            // What the state says was read must still be there after a power cut: a shorter log would be taken for
+            // one that was not read.
+            File::open(&self.seen.source.path)?.sync_data()?;
         }
         // Position of the first byte in `bytes`: what was read and not taken.
         let mut at = from;
