@@ -4,6 +4,9 @@
 //! in virtual time, around a machine that holds state and checks what is done to it. Days pass in milliseconds, and a seed
 //! replays to the last action.
 //!
+//! [`disk`] is a disk that records what is done to it: what power cuts, full and broken disks do to `/persist`.
+//!
+//! - `tests/campaign_disk.rs`: the services' code on that disk.
 //! - `tests/campaign_device.rs`: random lives of a device (`SEEDS=n` how many, `SEED=n` one of them alone).
 //! - `tests/stories.rs`: lives to read.
 //! - `tests/wiring.rs`: who reads and writes what.
@@ -16,4 +19,5 @@
     clippy::must_use_candidate
 )]
 
+pub mod disk;
 pub mod sim;
