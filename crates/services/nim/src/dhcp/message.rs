@@ -23,6 +23,11 @@ const BROADCAST: u16 = 0x8000;
 const SMALLEST_MTU: u16 = 576;
 /// Largest message that we can receive: an Ethernet frame without IP and UDP headers.
 const LARGEST: u16 = 1472;
+/// Largest network that is believed: everything between all addresses and a class A is a mistake, or an
+/// attempt to draw all traffic to one port.
+const SHORTEST_PREFIX: u8 = 8;
+/// Shortest lease, in seconds: whatever a server says, the device is not busy with asking.
+const SHORTEST_LEASE: u32 = 10;
 /// By which EVE devices make themselves known.
 const VENDOR_CLASS: &[u8] = b"LFEDGE-EVE";
 
@@ -186,35 +191,37 @@ fn grant(header: &[u8], options: &Options, is_final: bool) -> Option<Grant> {
         let all = bytes.as_chunks::<4>().0.iter().map(|b| Ipv4Addr::from(*b));
         all.filter(|ip| is_host(*ip)).map(IpAddr::V4).collect()
     };
-    let address = Some(ip(16)).filter(|ip| is_host(*ip) && !ip.is_loopback())?;
+    let address = Some(ip(16)).filter(|ip| is_host(*ip))?;
     let mask = match options.get(&option::MASK) {
         Some(bytes) => Ipv4Addr::from(<[u8; 4]>::try_from(bytes.as_slice()).ok()?),
         None => natural_mask(address),
     };
+    let network = Ipv4Net::with_netmask(address, mask).ok()?;
+    if !is_hosts(network) {
+        return None;
+    }
     let server = number(option::SERVER).map(Ipv4Addr::from);
     let server = server.filter(|ip| is_host(*ip))?;
     let lease_seconds = match number(option::LEASE) {
-        Some(seconds) => seconds,
-        None if is_final => return None,
+        Some(0) | None if is_final => return None,
+        Some(seconds) => seconds.max(SHORTEST_LEASE),
         None => 0,
     };
-    if is_final && lease_seconds == 0 {
-        return None;
-    }
     let (renew_seconds, rebind_seconds) =
         timers(lease_seconds, number(option::RENEW), number(option::REBIND));
     // Where there are classless routes the routers do not count (RFC 3442).
-    let gateways = match options.get(&option::ROUTES) {
+    let mut gateways = match options.get(&option::ROUTES) {
         Some(routes) => default_gateways(routes),
         None => ips(option::ROUTERS),
     };
+    gateways.retain(|gateway| *gateway != IpAddr::V4(address));
     let mtu = options
         .get(&option::MTU)
         .and_then(|bytes| <[u8; 2]>::try_from(bytes.as_slice()).ok())
         .map(u16::from_be_bytes)
         .filter(|mtu| *mtu >= SMALLEST_MTU);
     Some(Grant {
-        address: Ipv4Net::with_netmask(address, mask).ok()?,
+        address: network,
         gateways,
         dns_servers: ips(option::DNS),
         ntp_servers: ips(option::NTP).iter().map(IpAddr::to_string).collect(),
@@ -227,8 +234,17 @@ fn grant(header: &[u8], options: &Options, is_final: bool) -> Option<Grant> {
     })
 }
 
+/// An address that another host can have: not of this network (0/8), of this host (127/8), of groups or
+/// reserved (224/3).
 fn is_host(ip: Ipv4Addr) -> bool {
-    !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast()
+    let first = ip.octets()[0];
+    first != 0 && first < 224 && !ip.is_loopback()
+}
+
+/// Whether a host can have this address in its network: neither the network itself nor everybody in it.
+fn is_hosts(address: Ipv4Net) -> bool {
+    let is_between = ![address.network(), address.broadcast()].contains(&address.addr());
+    address.prefix_len() >= SHORTEST_PREFIX && (is_between || address.prefix_len() > 30)
 }
 
 /// The mask of an address where the server gives none (RFC 950).

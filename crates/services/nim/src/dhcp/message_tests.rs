@@ -76,6 +76,37 @@ fn answers_to_others_and_impossible_ones_are_nothing() {
 }
 
 #[test]
+fn nonsense_of_a_server_reaches_nobody() {
+    let with = |options: &[u8]| decode(ASKER, &answer([10, 1, 0, 77], &[ACK, options].concat()));
+    // What comes in pieces is put together: these begin with a mask of their own.
+    let masked = |address, mask: [u8; 4]| {
+        let mask = [&[1, 4], &mask[..]].concat();
+        decode(ASKER, &answer(address, &[&ACK[..15], &mask].concat()))
+    };
+    assert!(masked([10, 1, 0, 77], [255, 255, 255, 254]).is_some());
+    assert!(masked([10, 1, 0, 255], [255, 255, 255, 255]).is_some());
+    // Everything is not a network, and neither a network nor everybody in it is a host.
+    assert_eq!(masked([10, 1, 0, 77], [0, 0, 0, 0]), None);
+    assert_eq!(masked([10, 1, 0, 77], [254, 0, 0, 0]), None);
+    assert_eq!(masked([10, 1, 0, 0], [255, 255, 255, 0]), None);
+    assert_eq!(masked([10, 1, 0, 255], [255, 255, 255, 0]), None);
+    for address in [[0, 1, 0, 77], [127, 0, 0, 77], [240, 1, 0, 77]] {
+        assert_eq!(decode(ASKER, &answer(address, ACK)), None, "{address:?}");
+    }
+    // We are not our own gateway, and nobody else's name server lives here.
+    let Some(Reply::Ack(grant)) = with(&[3, 8, 10, 1, 0, 77, 127, 0, 0, 1, 6, 4, 127, 0, 0, 1])
+    else {
+        panic!("the rest of it is good");
+    };
+    assert_eq!(grant.gateways, [ip("10.1.0.1"), ip("10.1.0.2")]);
+    assert_eq!(grant.dns_servers, [ip("10.1.0.53")]);
+    // A lease of a second would have us ask for ever, and do nothing else.
+    let short = [&ACK[..11], &[0, 0, 0, 1]].concat();
+    let grant = acked(&answer([10, 1, 0, 77], &short));
+    assert_eq!((grant.lease_seconds, grant.renew_seconds), (10, 5));
+}
+
+#[test]
 fn options_in_pieces_and_in_lent_fields_are_found() {
     let mut bytes = answer(
         [10, 1, 0, 77],
