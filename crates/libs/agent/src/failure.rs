@@ -67,15 +67,8 @@ impl Failure {
             causes,
             transient,
         } = self;
-        Fault {
-            code,
-            object,
-            text,
-            causes,
-            transient,
-            since,
-            attempts: 0,
-            next: None,
-        }
+        Fault::new(code, object, text, since)
+            .because(causes)
+            .transient(transient)
     }
 }

@@ -6,6 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
 
+/// Most characters of a text. It goes over the bus, into the log and again and again to the controller,
+/// whatever somebody has written into a field that it quotes.
+const LONGEST: usize = 1000;
+/// Most causes that are told.
+const MOST_CAUSES: usize = 8;
+
 /// What failed, on which object, why, what happens next and when.
 ///
 /// Services make one with [`Fault::new`] from their typed error; the runtime adds
@@ -45,8 +51,8 @@ impl Fault {
     ) -> Self {
         Self {
             code,
-            object: object.into(),
-            text: text.into(),
+            object: short(object.into()),
+            text: short(text.into()),
             causes: Vec::new(),
             transient: false,
             since,
@@ -74,12 +80,16 @@ impl Fault {
 
     /// Adds the chain of sources of `error`, without `error` itself.
     #[must_use]
-    pub fn caused_by(mut self, error: &dyn std::error::Error) -> Self {
-        let mut source = error.source();
-        while let Some(cause) = source {
-            self.causes.push(cause.to_string());
-            source = cause.source();
-        }
+    pub fn caused_by(self, error: &dyn std::error::Error) -> Self {
+        let chain = std::iter::successors(error.source(), |cause| cause.source());
+        self.because(chain.map(ToString::to_string))
+    }
+
+    /// Adds causes, outermost first.
+    #[must_use]
+    pub fn because(mut self, causes: impl IntoIterator<Item = String>) -> Self {
+        let room = MOST_CAUSES.saturating_sub(self.causes.len());
+        self.causes.extend(causes.into_iter().take(room).map(short));
         self
     }
 
@@ -94,8 +104,34 @@ impl Fault {
     }
 }
 
+/// The begin of a text, and a sign that there was more.
+fn short(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+        text.push_str(" ...");
+    }
+    text
+}
+
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.line())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_quoted_a_fault_stays_short() {
+        let fault = |text: String| Fault::new(Code::ConfigInvalid, "app", text, Timestamp::MIN);
+        let fits = "é".repeat(LONGEST);
+        assert_eq!(fault(fits.clone()).text, fits);
+        let long = fault("é".repeat(100_000));
+        assert_eq!(long.text, format!("{fits} ..."));
+        let causes = std::iter::repeat_n(long.text.clone() + "é", 100);
+        let long = long.because(causes);
+        assert_eq!(long.causes, vec![format!("{fits} ..."); MOST_CAUSES]);
     }
 }
