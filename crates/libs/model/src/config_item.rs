@@ -374,6 +374,8 @@ pub fn parse_item(name: &str, value: &str) -> Result<String, ItemError> {
 fn nearest(name: &str) -> Option<String> {
     ITEMS
         .iter()
+        // Each edit changes the length by one letter at most: a name of megabytes is near to none.
+        .filter(|s| s.name.len().abs_diff(name.len()) <= 3 * char::MAX.len_utf8())
         .map(|s| (distance(name, s.name), s.name))
         .filter(|(d, _)| *d <= 3)
         .min()

@@ -91,10 +91,13 @@ fn explain(message: &str) -> String {
 
 /// The known word nearest to `found`, if any is near enough to be meant.
 pub fn closest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let most = |word: &str| 1 + word.len().max(found.len()) / 4;
     known
         .into_iter()
+        // A text of megabytes is near to no word, and finding that out by steps would take for ever.
+        .filter(|word| found.len() <= 4 * word.len() + 16)
         .map(|word| (distance(&found.to_lowercase(), &word.to_lowercase()), word))
-        .filter(|(steps, word)| *steps <= 1 + word.len().max(found.len()) / 4)
+        .filter(|(steps, word)| *steps <= most(word))
         .min_by_key(|(steps, _)| *steps)
         .map(|(_, word)| word)
 }
