@@ -406,10 +406,12 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, BusError> {
     }
 }
 
+/// The number in a generation's file. One from which nobody can count on is damage, and as good as none.
 fn generation_in(text: &[u8]) -> u64 {
     std::str::from_utf8(text)
         .ok()
         .and_then(|text| text.trim().parse().ok())
+        .filter(|generation| *generation < u64::MAX / 2)
         .unwrap_or(0)
 }
 
