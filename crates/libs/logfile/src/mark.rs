@@ -25,10 +25,13 @@ impl Mark {
             Some((base, head)) => (base, Some(head.parse().ok()?)),
             None => (text, None),
         };
-        Some(Self {
+        let mark = Self {
             base: base.parse().ok()?,
             cutting,
-        })
+        };
+        // Nobody has ever written so much: the attribute is damaged, and could not be counted on from.
+        let is_possible = |bytes: u64| bytes < u64::MAX / 4;
+        (is_possible(mark.base) && is_possible(mark.cutting.unwrap_or(0))).then_some(mark)
     }
 
     fn text(self) -> String {
@@ -75,13 +78,13 @@ mod tests {
         for mark in [
             Mark::default(),
             Mark {
-                base: u64::MAX,
+                base: u64::MAX / 4 - 1,
                 cutting: Some(65_536),
             },
         ] {
             assert_eq!(Mark::parse(mark.text().as_bytes()), Some(mark));
         }
-        for bad in ["", "x", "1+", "-1", "1+2+3"] {
+        for bad in ["", "x", "1+", "-1", "1+2+3", "18446744073709551615"] {
             assert_eq!(interpret(Ok(bad.as_bytes())).unwrap(), Mark::default());
         }
     }

@@ -98,8 +98,8 @@ impl Records {
         if record.sequence < self.next {
             return;
         }
-        self.missed += record.sequence - self.next;
-        self.next = record.sequence + 1;
+        self.missed = self.missed.saturating_add(record.sequence - self.next);
+        self.next = record.sequence.saturating_add(1);
         if self.bytes >= MOST {
             self.missed += 1;
             return;
