@@ -33,6 +33,23 @@ pub struct DeviceName {
     pub product_name: String,
 }
 
+impl DeviceName {
+    /// Reads the message of an answer, out of its envelope.
+    pub fn parse(payload: &[u8]) -> Result<Self, Problem> {
+        let message: UuidResponse = decode(payload)?;
+        let uuid = Uuid::parse_str(message.uuid.trim()).map_err(|error| {
+            let begin: String = message.uuid.chars().take(80).collect();
+            Problem::Payload(format!("UUID {begin:?}: {error}"))
+        })?;
+        let (manufacturer, product_name) = (message.manufacturer, message.product_name);
+        Ok(Self {
+            uuid,
+            manufacturer,
+            product_name,
+        })
+    }
+}
+
 /// The controller's word on the config.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ConfigAnswer {
@@ -45,6 +62,21 @@ pub enum ConfigAnswer {
         /// The answer as received (in version 2 the whole envelope), to be kept.
         bytes: Vec<u8>,
     },
+}
+
+impl ConfigAnswer {
+    /// Reads the message of an answer, out of its envelope. `known` is the hash that was sent, `bytes` is
+    /// the answer as received.
+    pub fn parse(known: &str, payload: &[u8], bytes: Vec<u8>) -> Result<Self, Problem> {
+        let response: ConfigResponse = decode(payload)?;
+        if !known.is_empty() && response.config_hash == known {
+            return Ok(Self::Unchanged);
+        }
+        Ok(Self::Changed {
+            response: Box::new(response),
+            bytes,
+        })
+    }
 }
 
 /// What an onboarding controller says to a new device.
@@ -98,15 +130,7 @@ impl Controller {
         let open = self.opener(Endpoint::Uuid)?;
         let request = self.prepare(Endpoint::Uuid, Some(UuidRequest {}.encode_to_vec()))?;
         self.walk(request, |received| {
-            let message: UuidResponse = decode(&open(&received.body)?)?;
-            let uuid = Uuid::parse_str(message.uuid.trim())
-                .map_err(|error| Problem::Payload(format!("UUID {:?}: {error}", message.uuid)))?;
-            let (manufacturer, product_name) = (message.manufacturer, message.product_name);
-            Ok(DeviceName {
-                uuid,
-                manufacturer,
-                product_name,
-            })
+            DeviceName::parse(&open(&received.body)?)
         })
         .await
     }
@@ -124,14 +148,8 @@ impl Controller {
             if received.code == 304 || received.body.is_empty() {
                 return Ok(ConfigAnswer::Unchanged);
             }
-            let response: ConfigResponse = decode(&open(&received.body)?)?;
-            if !hash.is_empty() && response.config_hash == hash {
-                return Ok(ConfigAnswer::Unchanged);
-            }
-            Ok(ConfigAnswer::Changed {
-                response: Box::new(response),
-                bytes: received.body,
-            })
+            let payload = open(&received.body)?;
+            ConfigAnswer::parse(hash, &payload, received.body)
         })
         .await
     }

@@ -16,6 +16,7 @@ use crate::status::SenderStatus;
 const REFUSAL_LIMIT: usize = 4096;
 /// Characters of it that are kept.
 const REFUSAL_TEXT: usize = 200;
+const LONGEST_PAUSE: Duration = Duration::from_hours(24);
 
 /// A request that is ready to be sent over any port.
 #[derive(Debug)]
@@ -134,9 +135,14 @@ async fn refusal(response: Response) -> String {
     if html {
         return "an HTML page".to_owned();
     }
-    let Ok(body) = read(response, REFUSAL_LIMIT).await else {
-        return String::new();
-    };
+    match read(response, REFUSAL_LIMIT).await {
+        Ok(body) => words(body),
+        Err(_) => String::new(),
+    }
+}
+
+/// The begin of a refusal's body on one line, for people; nothing if it is not plain text.
+pub fn words(body: Vec<u8>) -> String {
     let Ok(text) = String::from_utf8(body) else {
         return String::new();
     };
@@ -154,11 +160,9 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Only the form in seconds; controllers don't send dates.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    header(headers, RETRY_AFTER.as_str())?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
+/// How long the controller wants to be left alone. Only the form in seconds; controllers don't send dates.
+/// Longer than a day is not believed: a device must not be sent away for good by one header.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = header(headers, RETRY_AFTER.as_str())?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
 }
