@@ -8,12 +8,13 @@ SERVICES := -p supervisor -p zedagent -p reporter -p zedmanager -p volumemgr -p 
 	-p zedrouter -p nim -p nodeagent -p newlogd -p eve -p evc -p lab -p demo
 CARGO := cargo --locked
 
-.PHONY: help deps build demo test check bench lab docs clean
+.PHONY: help deps build demo test fuzz check bench lab docs clean
 
 help:
 	@echo "deps   install what a fresh machine lacks"
 	@echo "demo   a controller and a device on this machine, until Ctrl-C (ONCE=1: prove it and end)"
 	@echo "test   every test (FILTER=word: those whose name contains it)"
+	@echo "fuzz   the fuzzers of every parser, FUZZ minutes each (TARGET=name: one of them)"
 	@echo "check  format, lints, licences, the tree's own rules"
 	@echo "bench  figures, as tables and in target/bench/"
 	@echo "lab    the lab command (ARGS=\"up --uplinks 2\")"
@@ -30,6 +31,10 @@ demo: build
 
 test: build
 	$(CARGO) nextest run --workspace $(if $(FILTER),-E 'test($(FILTER))' --no-tests pass)
+
+fuzz: deps
+	@sh .ci/deps g++
+	FUZZ=$(or $(FUZZ),10) sh .ci/fuzz $(TARGET)
 
 check: deps
 	cargo fmt --all --check

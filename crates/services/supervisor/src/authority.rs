@@ -18,7 +18,7 @@ const REBOOTER: &str = "nodeagent";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Caller {
+pub struct Caller {
     uid: u32,
 }
 
@@ -28,7 +28,7 @@ fn refused(reason: String) -> UnitsError {
 
 impl Caller {
     /// The caller with this uid.
-    pub(crate) fn new(uid: u32) -> Self {
+    pub fn new(uid: u32) -> Self {
         Self { uid }
     }
 
@@ -61,7 +61,7 @@ impl Caller {
 
     /// Whether it may start this unit on the device below `root`. `device_groups` own the devices that
     /// guests use.
-    pub(crate) fn may_start(
+    pub fn may_start(
         self,
         spec: &UnitSpec,
         root: &Path,
@@ -86,7 +86,7 @@ impl Caller {
     }
 
     /// Whether it may stop, restart or forget this unit.
-    pub(crate) fn may_manage(self, name: &UnitName) -> Result<(), UnitsError> {
+    pub fn may_manage(self, name: &UnitName) -> Result<(), UnitsError> {
         if self.is_root() {
             return Ok(());
         }

@@ -51,7 +51,9 @@ pub mod transient;
 mod watchdog;
 mod world;
 
+pub use authority::Caller;
 pub use filter::Filter;
+pub use notify::Message;
 pub use power::{EXIT_POWER_OFF, EXIT_REBOOT};
 
 use std::fs::File;

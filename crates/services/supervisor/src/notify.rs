@@ -19,7 +19,7 @@ const BURST: usize = 64;
 
 /// What a unit said in one datagram.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Message {
+pub struct Message {
     /// `READY=1`
     pub ready: bool,
     /// `STOPPING=1`
@@ -32,7 +32,7 @@ pub(crate) struct Message {
 
 impl Message {
     /// Reads a datagram. Lines that are unknown or no text are skipped.
-    pub(crate) fn parse(datagram: &[u8]) -> Self {
+    pub fn parse(datagram: &[u8]) -> Self {
         let mut message = Self::default();
         for line in datagram.split(|byte| *byte == b'\n') {
             match line {

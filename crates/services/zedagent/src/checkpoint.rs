@@ -6,8 +6,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use api::config::ConfigResponse;
+use controller::{ApiVersion, ControllerCerts, envelope};
 use durable::Reserve;
 use model::id::Digest;
+use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 /// `/persist/checkpoint`.
@@ -49,6 +52,25 @@ impl Checkpoint {
         let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
         durable::write_from(&self.dir.join(name), bytes, &mut reserve)
     }
+}
+
+/// The config in a saved answer of the controller. In version 2 it is proved again by the controller's
+/// signature: the disk is not trusted more than the network.
+pub fn saved_config(
+    bytes: &[u8],
+    version: ApiVersion,
+    certs: Option<&ControllerCerts>,
+) -> Result<ConfigResponse, String> {
+    let payload = match (version, certs) {
+        (ApiVersion::V1, _) => bytes.to_vec(),
+        (ApiVersion::V2, Some(certs)) => {
+            envelope::open(bytes, certs.signing()).map_err(|e| e.to_string())?
+        }
+        (ApiVersion::V2, None) => {
+            return Err("the controller's certificates are not known".to_owned());
+        }
+    };
+    ConfigResponse::decode(payload.as_slice()).map_err(|e| e.to_string())
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> Digest {

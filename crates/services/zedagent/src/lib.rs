@@ -35,4 +35,5 @@ mod plan;
 pub mod translate;
 pub mod world;
 
+pub use checkpoint::saved_config;
 pub use plan::{Desired, Report, Step, Zedagent};

@@ -16,7 +16,6 @@ use api::{
 };
 use controller::{
     ApiVersion, ConfigAnswer, ConfigPartition, Controller, ControllerCerts, Signer, Timers,
-    envelope,
     identity::{load_or_create, system_random},
 };
 use jiff::Timestamp;
@@ -476,16 +475,8 @@ impl Evc {
             .controller
             .as_ref()
             .ok_or("the device has no identity yet")?;
-        let payload = match (controller.version(), controller.controller_certs()) {
-            (ApiVersion::V1, _) => bytes,
-            (ApiVersion::V2, Some(certs)) => {
-                envelope::open(&bytes, certs.signing()).map_err(|e| e.to_string())?
-            }
-            (ApiVersion::V2, None) => {
-                return Err("the controller's certificates are not known".to_owned());
-            }
-        };
-        ConfigResponse::decode(payload.as_slice()).map_err(|e| e.to_string())
+        let certs = controller.controller_certs();
+        checkpoint::saved_config(&bytes, controller.version(), certs.map(|c| &**c))
     }
 
     fn keep_as_backup(&self, digest: Digest) -> Result<(), Failure> {

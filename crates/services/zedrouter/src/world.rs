@@ -26,6 +26,7 @@ use crate::{
     Actual, Desired, Do, Present, Sample, Zedrouter,
     item::{Layer, Setting},
 };
+pub use files::leases_in;
 use watch::Task;
 
 /// Directory of the resolvers' files, below the root. Flat, and gone with the boot.

@@ -53,10 +53,16 @@ pub(super) fn leases(files: &BTreeMap<String, String>) -> Vec<Lease> {
     let mut leases = Vec::new();
     for (name, text) in files {
         if let Some(bridge) = name.strip_suffix(LEASES) {
-            leases.extend(text.lines().filter_map(|line| lease(bridge, line)));
+            leases.extend(leases_in(bridge, text));
         }
     }
     leases
+}
+
+/// The leases in the file of a bridge's resolver. Lines that are none are left out: they are other
+/// things that it remembers, or not yet complete.
+pub fn leases_in<'a>(bridge: &'a str, text: &'a str) -> impl Iterator<Item = Lease> + 'a {
+    text.lines().filter_map(move |line| lease(bridge, line))
 }
 
 /// Takes from a resolver's file the leases of those that it no longer knows: it would keep their
