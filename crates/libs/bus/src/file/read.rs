@@ -196,20 +196,29 @@ pub(super) fn ready(dir: &Path, seen: Option<&ReadyMark>) -> Result<Option<Ready
         }
     }
     let mut text = Vec::new();
-    match open(&path).and_then(|file| read_all(&file, 64, now(), &mut text)) {
+    match open(&path).and_then(|file| read_all(&file, LARGEST, now(), &mut text)) {
         Ok((stamp, text)) => Ok(Some(ReadyMark {
             generation: generation_in(text),
             stamp,
         })),
-        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) if is_absent(&error) || is_damage(&error) => Ok(None),
         Err(error) => Err(error).doing("read", path),
     }
+}
+
+/// Whether there is something that never was a file of ours: no reason to have no bus.
+fn is_damage(error: &io::Error) -> bool {
+    error.raw_os_error().is_none()
 }
 
 /// The highest generation that the topic has had.
 pub(super) fn generation(dir: &Path) -> Result<Option<u64>, BusError> {
     let mark = ready(dir, None)?.map(|mark| mark.generation);
-    let kept = read_if_there(&dir.join(GENERATION))?.map(|text| generation_in(&text));
+    let kept = match read_if_there(&dir.join(GENERATION)) {
+        Ok(text) => text.map(|text| generation_in(&text)),
+        Err(BusError::Io { source, .. }) if is_damage(&source) => None,
+        Err(error) => return Err(error),
+    };
     Ok(mark.max(kept))
 }
 
