@@ -14,8 +14,7 @@ use crate::input;
 
 type Row = AssignedAddress;
 const TOPIC: Topic<Row> = topics::APP_INTERFACE_TO_NUM;
-const GOOD: &str =
-    r#"{"NetworkInstance":"00000000-0000-4000-8000-0000000000e7","Address":"10.1.0.7/24"}"#;
+const GOOD: &str = r#"{"NetworkInstance":"00000000-0000-4000-8000-0000000000e7","Ip":"10.1.0.7","Subnet":"10.1.0.0/24"}"#;
 
 /// Takes it as a row of every topic, then as the files of one.
 pub fn check(bytes: &[u8]) {

@@ -12,6 +12,7 @@ use crate::keys::now;
 const PLAIN: Output = Output {
     json: false,
     colour: false,
+    width: None,
 };
 
 /// Takes it as the output of each kind of source.
