@@ -1,9 +1,12 @@
 //! An action's error before the runtime has added when and how often.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use jiff::Timestamp;
 use model::{code::Code, fault::Fault};
+
+/// No other side puts a device off for longer: it may have been told so by mistake.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// What failed, on which object, why. The runtime turns it into a [`Fault`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +22,8 @@ pub struct Failure {
     pub causes: Vec<String>,
     /// True when trying again without any change can help.
     pub transient: bool,
+    /// The other side asked not to be bothered before (`Retry-After`).
+    pub wait: Option<Duration>,
 }
 
 impl Failure {
@@ -30,6 +35,7 @@ impl Failure {
             text: text.into(),
             causes: Vec::new(),
             transient: false,
+            wait: None,
         }
     }
 
@@ -58,6 +64,13 @@ impl Failure {
         self
     }
 
+    /// Notes that the other side asked to wait so long. The runtime waits at least that; an hour at most.
+    #[must_use]
+    pub fn waiting(mut self, wait: Option<Duration>) -> Self {
+        self.wait = wait.map(|wait| wait.min(LONGEST_WAIT));
+        self
+    }
+
     /// The fault as published, first met at `since`.
     pub fn into_fault(self, since: Timestamp) -> Fault {
         let Self {
@@ -66,6 +79,7 @@ impl Failure {
             text,
             causes,
             transient,
+            wait: _,
         } = self;
         Fault::new(code, object, text, since)
             .because(causes)

@@ -63,6 +63,20 @@ impl Backoff {
                 .mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)),
         )
     }
+
+    /// The same, but not before the other side said (`Retry-After`). Devices that were all told the same time do not
+    /// come back at the same moment.
+    fn delay_after(
+        &self,
+        attempts: u32,
+        transient: bool,
+        wait: Option<Duration>,
+        jitter: f64,
+    ) -> Option<Duration> {
+        let own = self.delay(attempts, transient, jitter);
+        let asked = wait.map(|w| w.mul_f64(1.0 + 0.2 * jitter.clamp(0.0, 1.0)));
+        own.max(asked)
+    }
 }
 
 /// An action that is not simply done.
@@ -354,10 +368,12 @@ impl<A: Action> Ledger<A> {
             }
             Err(failure) => {
                 entry.attempts += 1;
-                let delay = entry
-                    .action
-                    .backoff()
-                    .delay(entry.attempts, failure.transient, jitter);
+                let delay = entry.action.backoff().delay_after(
+                    entry.attempts,
+                    failure.transient,
+                    failure.wait,
+                    jitter,
+                );
                 let mut fault = failure.into_fault(*entry.first_failed.get_or_insert(now));
                 fault.attempts = entry.attempts;
                 fault.next = delay.and_then(|d| now.checked_add(d).ok());
@@ -463,6 +479,27 @@ mod tests {
         };
         assert!(boundless.delay(u32::MAX, true, 1.0).unwrap() > S(3600));
         assert!(boundless.delay(1, false, f64::MAX).unwrap() > S(3600));
+    }
+
+    #[test]
+    fn who_asks_for_time_gets_it_within_reason() {
+        let backoff = Backoff::default();
+        let delay = |wait| backoff.delay_after(1, true, wait, 0.5).unwrap();
+        assert_eq!(delay(None), S(1));
+        assert_eq!(delay(Some(S(0))), S(1), "our own pace is the least");
+        assert_eq!(delay(Some(S(100))), S(110));
+        let never = Backoff {
+            permanent: None,
+            ..backoff
+        };
+        assert_eq!(never.delay_after(1, false, None, 0.5), None);
+        let mut ledger = Ledger::new();
+        start(&mut ledger, &Do("a", 0));
+        let busy = Failure::new(Code::ControllerRefused, "a", "503")
+            .transient()
+            .waiting(Some(Duration::MAX));
+        end(&mut ledger, "a", Err(busy), S(0));
+        assert_eq!(ledger.decide(&[Do("a", 0)], S(0)).due, Some(S(3960)));
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod runtime;
 pub mod service;
 mod tables;
 
-pub use clock::Clock;
+pub use clock::{Clock, Hand};
 pub use failure::Failure;
 pub use jobs::{Backoff, Job, Jobs, Progress, Progressed};
 pub use outbox::Outbox;

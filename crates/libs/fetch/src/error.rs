@@ -88,6 +88,18 @@ fn list(errors: &[AttemptError]) -> String {
 }
 
 impl FetchError {
+    /// How long the datastore asked to wait, over the way that asked for least.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let Self::Attempts { errors, .. } = self else {
+            return None;
+        };
+        let asked = |error: &AttemptError| match &error.problem {
+            Problem::Code { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        errors.iter().map(asked).min().flatten()
+    }
+
     /// True when the same download can succeed later with nothing changed in its config.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -137,6 +149,8 @@ pub enum Problem {
         code: u16,
         /// What it said, if it is text.
         text: String,
+        /// How long it asked to wait.
+        retry_after: Option<Duration>,
     },
     /// Nothing came for too long.
     #[error("stalled: no byte for {0:?}")]

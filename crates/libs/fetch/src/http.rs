@@ -1,11 +1,13 @@
 //! Files by HTTP and HTTPS, resumed by `Range` and `If-Range`.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream;
 use uplink::reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
-    IF_RANGE, LAST_MODIFIED, RANGE,
+    IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER,
 };
 use uplink::reqwest::{Response, Url};
 use uplink::{Attempt, HttpClient, Settings, Tls};
@@ -127,9 +129,13 @@ impl HttpSource {
             });
         }
         if code != 200 {
+            let retry_after = header(response.headers(), &RETRY_AFTER)
+                .and_then(|seconds| seconds.trim().parse().ok())
+                .map(Duration::from_secs);
             return Err(Problem::Code {
                 code,
                 text: refusal(response).await,
+                retry_after,
             });
         }
         let encoding = header(response.headers(), &CONTENT_ENCODING)

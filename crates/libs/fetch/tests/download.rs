@@ -469,7 +469,8 @@ async fn refusals_and_redirects() {
         (503, true),
     ] {
         let server = serve(None, move |_| {
-            answer(code, &[("Content-Type", "text/plain")], b"no  such\nimage")
+            let headers = [("Content-Type", "text/plain"), ("Retry-After", "7")];
+            answer(code, &headers, b"no  such\nimage")
         })
         .await;
         let error = get(&server, &Disk::new(), &limits(b"")).await.unwrap_err();
@@ -477,9 +478,11 @@ async fn refusals_and_redirects() {
             only(&error),
             &Problem::Code {
                 code,
-                text: "no such image".into()
+                text: "no such image".into(),
+                retry_after: Some(Duration::from_secs(7)),
             }
         );
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
         assert_eq!(error.is_transient(), transient, "{code}");
     }
     let looping = serve(None, |request| {

@@ -20,7 +20,9 @@ pub fn of_fetch(object: &str, error: &FetchError) -> Failure {
             _ => Code::DownloadWrite,
         },
     };
-    Failure::of(code, object, error).transient_if(error.is_transient())
+    Failure::of(code, object, error)
+        .transient_if(error.is_transient())
+        .waiting(error.retry_after())
 }
 
 /// The failure of a datastore that can't be asked at all.
@@ -37,6 +39,8 @@ pub fn of_source(object: &str, error: &SourceError) -> Failure {
 /// One failure for all datastores: the most telling one, the others among its causes.
 pub fn of_all(failures: Vec<Failure>) -> Option<Failure> {
     let transient = failures.iter().any(|failure| failure.transient);
+    // Only when all of them want to be left alone; none is the least.
+    let wait = failures.iter().map(|failure| failure.wait).min().flatten();
     let mut rest = failures;
     let best = rest
         .iter()
@@ -46,6 +50,7 @@ pub fn of_all(failures: Vec<Failure>) -> Option<Failure> {
     let mut failure = rest.remove(best);
     // A wrong digest ends the attempt, whatever the others say.
     failure.transient = transient && failure.code != Code::VerifyDigest;
+    failure.wait = wait;
     failure
         .causes
         .extend(rest.into_iter().map(|other| other.to_string()));
@@ -106,6 +111,16 @@ mod tests {
         .unwrap();
         assert_eq!((wrong.code, wrong.transient), (Code::VerifyDigest, false));
         assert_eq!(of_all(vec![]), None);
+        let busy = |seconds| {
+            failure(Code::DownloadRefused, true)
+                .waiting(Some(std::time::Duration::from_secs(seconds)))
+        };
+        let wait = |failures| of_all(failures).unwrap().wait.map(|wait| wait.as_secs());
+        assert_eq!(wait(vec![busy(9), busy(5)]), Some(5));
+        assert_eq!(
+            wait(vec![busy(9), failure(Code::DownloadNetwork, true)]),
+            None
+        );
     }
 
     #[test]

@@ -27,5 +27,7 @@ pub(crate) fn of_call(object: &str, error: &controller::Failure) -> Failure {
     };
     // The missing certificate is being fetched: soon the same question can go well.
     let transient = error.is_transient() || error.status() == SenderStatus::CertMiss;
-    Failure::of(code, object, error).transient_if(transient)
+    Failure::of(code, object, error)
+        .transient_if(transient)
+        .waiting(error.retry_after())
 }

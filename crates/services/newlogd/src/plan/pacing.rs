@@ -76,6 +76,8 @@ pub struct Pacing {
     /// Uptime of the last 429, and the pace since.
     throttled: Option<(Duration, Duration)>,
     refused: BTreeMap<Queue, (FileName, u32)>,
+    /// The controller asked not to be bothered before this uptime.
+    not_before: Duration,
 }
 
 impl Pacing {
@@ -123,7 +125,14 @@ impl Pacing {
 
     /// How long until the next tick.
     pub fn left(&self, left: usize, fast: bool, uptime: Duration) -> Duration {
-        (self.last + self.interval(left, fast, uptime)).saturating_sub(uptime)
+        let next = self.last + self.interval(left, fast, uptime);
+        next.max(self.not_before).saturating_sub(uptime)
+    }
+
+    /// The controller asked for so much time.
+    pub fn wait(&mut self, uptime: Duration, wait: Duration) {
+        let wait = wait.mul_f64(1.0 + 0.2 * self.dice);
+        self.not_before = self.not_before.max(uptime + wait);
     }
 
     /// Takes note of an answer. `pace` is what [`Pacing::interval`] said before.

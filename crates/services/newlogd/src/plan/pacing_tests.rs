@@ -23,6 +23,21 @@ fn tell(pacing: &mut Pacing, answer: Answer, at: Duration) -> Verdict {
 }
 
 #[test]
+fn who_asks_for_time_gets_it() {
+    let mut pacing = middle();
+    pacing.wait(S(10), S(1000));
+    assert_eq!(pacing.left(2000, true, S(10)), S(1100));
+    assert_eq!(pacing.left(2000, true, S(1109)), S(1));
+    assert_eq!(pacing.left(2000, true, S(1110)), S(0));
+    pacing.wait(S(20), S(1));
+    assert_eq!(
+        pacing.left(2000, true, S(1000)),
+        S(110),
+        "the longer wait counts"
+    );
+}
+
+#[test]
 fn the_pace_follows_the_backlog() {
     let pace = |left| middle().interval(left, false, S(0)).as_secs();
     for (left, seconds) in [
