@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use prost::Message;
 use uuid::Uuid;
 
-use crate::certs::ControllerCerts;
+use crate::certs::{ControllerCerts, When};
 use crate::client::Controller;
 use crate::endpoint::{ApiVersion, Endpoint};
 use crate::envelope;
@@ -94,11 +94,22 @@ impl Controller {
     /// [`Controller::set_certs`].
     pub async fn certs(&self, now: Timestamp) -> Outcome<ControllerCerts> {
         let request = self.prepare(Endpoint::Certs, None)?;
+        let now = self.when(now);
         self.walk(request, |received| {
             let bytes = envelope::open_unverified(&received.body)?;
             ControllerCerts::verify(&bytes, &self.roots, now).map_err(Problem::Certs)
         })
         .await
+    }
+
+    /// By which time chains are judged when the wall clock says `now`: not before what is certain.
+    pub fn when(&self, now: Timestamp) -> When {
+        let certain = i64::try_from(self.moment.earliest()).unwrap_or(i64::MAX);
+        let certain = Timestamp::from_second(certain).unwrap_or(now);
+        When {
+            time: now.max(certain),
+            is_set: uplink::moment::was_set(u64::try_from(now.as_second()).unwrap_or(0)),
+        }
     }
 
     /// Asks whether the controller answers.

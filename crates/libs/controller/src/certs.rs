@@ -133,6 +133,20 @@ impl SigningCert {
     }
 }
 
+/// The time that chains are judged at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct When {
+    pub(crate) time: Timestamp,
+    /// The wall clock was ever set: what it says to be not valid yet is not.
+    pub(crate) is_set: bool,
+}
+
+impl From<Timestamp> for When {
+    fn from(time: Timestamp) -> Self {
+        Self { time, is_set: true }
+    }
+}
+
 /// A certificate for key exchange, as delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EcdhCert {
@@ -154,7 +168,12 @@ pub struct ControllerCerts {
 
 impl ControllerCerts {
     /// Checks a bare `ZControllerCert`, as fetched or as kept by an earlier boot.
-    pub fn verify(bytes: &[u8], roots: &SigningRoots, now: Timestamp) -> Result<Self, CertsError> {
+    pub fn verify(
+        bytes: &[u8],
+        roots: &SigningRoots,
+        now: impl Into<When>,
+    ) -> Result<Self, CertsError> {
+        let now = now.into();
         let message = ZControllerCert::decode(bytes)
             .map_err(|error| CertsError::Malformed(error.to_string()))?;
         let kinds = message
@@ -266,23 +285,32 @@ fn verify_chain(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'static>],
     roots: &SigningRoots,
-    now: Timestamp,
+    now: When,
 ) -> Result<(), CertsError> {
-    let seconds = u64::try_from(now.as_second()).unwrap_or(0);
-    let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-    // Required if present: a leaf that does not limit its use is fine.
-    let usage = KeyUsage::server_auth();
-    EndEntityCert::try_from(leaf)
-        .and_then(|leaf| {
-            let algorithms = webpki::ALL_VERIFICATION_ALGS;
-            leaf.verify_for_usage(algorithms, &roots.0, intermediates, time, usage, None, None)
-                .map(|_| ())
-        })
-        .map_err(|error| CertsError::Chain {
-            index,
-            why: error.to_string(),
-            status: chain_status(&error),
-        })
+    let seconds = u64::try_from(now.time.as_second()).unwrap_or(0);
+    let judge = |time: UnixTime| {
+        let leaf = EndEntityCert::try_from(leaf)?;
+        let algorithms = webpki::ALL_VERIFICATION_ALGS;
+        // Required if present: a leaf that does not limit its use is fine.
+        let usage = KeyUsage::server_auth();
+        leaf.verify_for_usage(algorithms, &roots.0, intermediates, time, usage, None, None)
+            .map(|_| ())
+    };
+    let mut verdict = judge(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+    // To a clock that was never set everything is of the future: each link of the chain in turn.
+    for _ in 0..=intermediates.len() {
+        match verdict {
+            Err(webpki::Error::CertNotValidYet { not_before, .. }) if !now.is_set => {
+                verdict = judge(not_before);
+            }
+            Ok(()) | Err(_) => break,
+        }
+    }
+    verdict.map_err(|error| CertsError::Chain {
+        index,
+        why: error.to_string(),
+        status: chain_status(&error),
+    })
 }
 
 fn chain_status(error: &webpki::Error) -> SenderStatus {

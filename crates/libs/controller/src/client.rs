@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::debug;
-use uplink::{Choice, Hosts, Port, Roots, Settings, Tls, TlsError, attempts};
+use uplink::{Choice, Hosts, Moment, Port, Roots, Settings, Tls, TlsError, attempts};
 use uuid::Uuid;
 
 use crate::certs::{ControllerCerts, SigningRoots};
@@ -65,6 +66,7 @@ pub struct Controller {
     pub(crate) soft_serial: String,
     base_roots: Roots,
     trust: Trust,
+    pub(crate) moment: Moment,
     ports: Arc<Vec<Port>>,
     timers: Timers,
     hosts: Arc<Hosts>,
@@ -92,8 +94,17 @@ impl Controller {
         base_roots.add_pem("root-certificate.pem", &partition.roots_pem)?;
         base_roots.add_system_pool(system_root);
         let onboarding = partition.onboarding.clone();
-        let trust = trust(&base_roots, Vec::new(), &device, onboarding.as_ref())?;
+        let moment = Moment::default();
+        certain(&moment, partition.earliest().map(Timestamp::as_second));
+        let trust = trust(
+            &base_roots,
+            Vec::new(),
+            &device,
+            onboarding.as_ref(),
+            &moment,
+        )?;
         Ok(Self {
+            moment,
             server: partition.server.clone(),
             version: if partition.force_v1 {
                 ApiVersion::V1
@@ -132,7 +143,8 @@ impl Controller {
                     problems.extend(roots.add_pem(&what, pem).err());
                 }
             }
-            match trust(&roots, certs, &self.device, self.onboarding.as_ref()) {
+            let (device, onboarding) = (&self.device, self.onboarding.as_ref());
+            match trust(&roots, certs, device, onboarding, &self.moment) {
                 Ok(trust) => self.trust = trust,
                 Err(error) => problems.push(error),
             }
@@ -148,6 +160,9 @@ impl Controller {
 
     /// The controller's certificates, kept by an earlier boot or just fetched.
     pub fn set_certs(&mut self, certs: Option<Arc<ControllerCerts>>) {
+        if let Some(certs) = &certs {
+            certain(&self.moment, Some(certs.signing().not_before()));
+        }
         self.certs = certs;
     }
 
@@ -161,8 +176,20 @@ impl Controller {
         self.version = version;
     }
 
-    /// Other time limits.
+    /// Follows this wall clock instead of the machine's when it judges certificates.
+    pub fn follow(&self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) {
+        let seconds = move || u64::try_from(clock().as_second()).unwrap_or(0);
+        self.moment.follow(seconds);
+    }
+
+    /// Other time limits. None is what 0 means: the usual one.
     pub fn set_timers(&mut self, timers: Timers) {
+        let usual = Timers::default();
+        let or = |time: Duration, usual| if time.is_zero() { usual } else { time };
+        let timers = Timers {
+            dial: or(timers.dial, usual.dial),
+            send: or(timers.send, usual.send),
+        };
         self.timers = timers;
     }
 
@@ -314,14 +341,25 @@ fn is_final(endpoint: Endpoint, error: &AttemptError) -> bool {
     }
 }
 
+/// A certificate of the controller was made at this second since 1970: it is not earlier now. Our own certificate tells
+/// nothing: this device made it, with the clock of that day.
+fn certain(moment: &Moment, second: Option<i64>) {
+    if let Some(second) = second.and_then(|second| u64::try_from(second).ok()) {
+        moment.not_before(second);
+    }
+}
+
 fn trust(
     roots: &Roots,
     proxy_certs: Vec<Vec<u8>>,
     device: &Arc<dyn Signer>,
     onboarding: Option<&Arc<dyn Signer>>,
+    moment: &Moment,
 ) -> Result<Trust, TlsError> {
-    let tls =
-        |signer: &Arc<dyn Signer>| Tls::new(roots.clone(), Some(tls_identity(Arc::clone(signer))));
+    let tls = |signer: &Arc<dyn Signer>| {
+        let identity = tls_identity(Arc::clone(signer));
+        Tls::at(roots.clone(), Some(identity), moment.clone())
+    };
     Ok(Trust {
         device: tls(device)?,
         onboarding: onboarding.map(tls).transpose()?,

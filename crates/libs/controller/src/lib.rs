@@ -11,6 +11,7 @@
 //! - [`error`]: what a call that failed tells, and [`SenderStatus`], EVE's name for it;
 //! - [`signer`], [`identity`]: the keys, and how a device gets its own at first boot;
 //! - [`certs`]: the controller's certificates and the chain to the device's root;
+//! - [`line`]: the connection of a service that only tells;
 //! - [`partition`]: what of this the CONFIG partition says.
 //!
 //! Nothing here retries, sleeps or writes state; the services' runtime does. After a
@@ -25,6 +26,7 @@ pub mod envelope;
 pub mod error;
 pub mod exchange;
 pub mod identity;
+pub mod line;
 pub mod partition;
 pub mod pem;
 pub mod signer;
@@ -40,6 +42,7 @@ pub use client::{Controller, Timers};
 pub use endpoint::{ApiVersion, Endpoint, Server};
 pub use envelope::EnvelopeError;
 pub use error::{Answer, AttemptError, Failure, Outcome, Phase, Problem};
+pub use line::{Known, Line, LineError};
 pub use partition::{ConfigPartition, PartitionError};
 pub use signer::{Certificate, RawSignature, Signer, SignerError, SoftwareKey};
 pub use status::SenderStatus;

@@ -4,11 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use thiserror::Error;
 use uplink::Hosts;
 
 use crate::certs::{CertsError, SigningRoots};
 use crate::endpoint::{BadServer, Server};
+use crate::pem::not_before;
 use crate::signer::{Signer, SignerError, SoftwareKey};
 
 /// Its content, as far as the controller is concerned.
@@ -61,6 +65,16 @@ impl PartitionError {
 }
 
 impl ConfigPartition {
+    /// When the newest of the roots was made: it is not earlier now, whatever the clock says.
+    pub fn earliest(&self) -> Option<Timestamp> {
+        let made = |root: CertificateDer<'_>| not_before(&root).ok();
+        CertificateDer::pem_slice_iter(&self.roots_pem)
+            .flatten()
+            .filter_map(made)
+            .max()
+            .and_then(|second| Timestamp::from_second(second).ok())
+    }
+
     /// Reads it.
     pub fn read(dir: &Path) -> Result<Self, PartitionError> {
         let server = Server::parse(&String::from_utf8_lossy(&required(dir, "server")?))?;

@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use rustls::client::{
     ClientSessionMemoryCache, ClientSessionStore, ResolvesClientCert, Resumption,
+    WebPkiServerVerifier,
 };
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use thiserror::Error;
 
+use crate::moment::Moment;
 use crate::stage::{Begun, Stage};
+use crate::verifier::Patient;
 
 /// Files that distributions keep their pool in; the first that exists is used.
 const SYSTEM_POOLS: [&str; 3] = [
@@ -125,10 +128,27 @@ impl Tls {
         roots: Roots,
         identity: Option<Arc<dyn ResolvesClientCert>>,
     ) -> Result<Self, TlsError> {
-        let builder = ClientConfig::builder_with_provider(provider())
+        Self::at(roots, identity, Moment::default())
+    }
+
+    /// The same, with the time that certificates are judged by.
+    pub fn at(
+        roots: Roots,
+        identity: Option<Arc<dyn ResolvesClientCert>>,
+        moment: Moment,
+    ) -> Result<Self, TlsError> {
+        let builder = ClientConfig::builder_with_details(provider(), Arc::new(moment.clone()))
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Config)?
-            .with_root_certificates(roots.0);
+            .map_err(TlsError::Config)?;
+        let roots = Arc::new(roots.0);
+        // Without any root there is nothing that it could be made of, and nothing is trusted.
+        let strict = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider());
+        let builder = match strict.build() {
+            Ok(strict) => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Patient { strict, moment })),
+            Err(_) => builder.with_root_certificates(roots),
+        };
         let mut config = match identity {
             Some(identity) => builder.with_client_cert_resolver(identity),
             None => builder.with_no_client_auth(),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use support::{Ca, Dns, answer, connect_proxy, dns, refusing, serve, server_tls, silent};
 use uplink::reqwest::Url;
 use uplink::{
-    Attempt, Choice, Failure, Hosts, HttpClient, Phase, Port, Proxy, ProxyKind, ProxyRules, Reason,
-    Roots, Settings, Tls, attempts,
+    Attempt, Choice, Failure, Hosts, HttpClient, Moment, Phase, Port, Proxy, ProxyKind, ProxyRules,
+    Reason, Roots, Settings, Tls, attempts,
 };
 
 fn quick() -> Settings {
@@ -209,6 +209,33 @@ async fn tls_works_in_both_versions() {
             assert_eq!(get(&direct, &tls, &quick(), &url).await.unwrap(), "ok");
         }
     }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_never_set_is_no_reason_to_refuse_a_certificate() {
+    let ca = Ca::new("root");
+    let serve = |leaf| serve(Some(server_tls(&leaf, None)), |_| answer(200, &[], b"ok"));
+    let good = serve(ca.leaf(&["127.0.0.1"])).await;
+    let expired = serve(ca.expired(&["127.0.0.1"])).await;
+    let at = |clock, earliest| {
+        let moment = Moment::default();
+        moment.follow(move || clock);
+        moment.not_before(earliest);
+        let mut roots = Roots::default();
+        roots.add_pem("root", ca.pem.as_bytes()).unwrap();
+        Tls::at(roots, None, moment).unwrap()
+    };
+    let direct = attempt(&[], ProxyRules::default());
+    let url = |server: &support::Server| format!("https://{}/", server.address);
+    let (in_2020, in_2025) = (1_577_836_800, 1_735_689_600);
+    for tls in [at(0, 0), at(1000, in_2020)] {
+        let answer = get(&direct, &tls, &quick(), &url(&good)).await.unwrap();
+        assert_eq!(answer, "ok");
+    }
+    let over = (Phase::Tls, Reason::CertificateTime);
+    assert_eq!(fails(&direct, &at(0, in_2020), &url(&expired)).await, over);
+    let early = fails(&direct, &at(in_2025, 0), &url(&good)).await;
+    assert_eq!(early, over, "a clock that was set is believed");
 }
 
 #[tokio::test]
