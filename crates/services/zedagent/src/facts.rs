@@ -78,6 +78,10 @@ pub struct Partition {
     pub server: String,
     /// There is an onboarding key.
     pub can_register: bool,
+    /// It is not earlier than this, whatever the clock says.
+    pub earliest: Option<Timestamp>,
+    /// Version 1 of the protocol is prescribed.
+    pub force_v1: bool,
 }
 
 /// A reason to fetch the controller's certificates; a new value is a new reason.
@@ -105,7 +109,7 @@ pub struct Name {
 pub struct Attest {
     /// Counts beginnings, so that each is another action.
     pub round: u32,
-    /// Refusals since the controller last gave a config: pauses grow with them.
+    /// Refusals since the controller last gave a config for a token: pauses grow with them.
     pub refusals: u32,
     /// The last try did not lead to a token. The controller may not insist on one.
     pub in_vain: bool,
@@ -211,6 +215,13 @@ pub struct Saved {
     pub backup: Option<Digest>,
 }
 
+impl Partition {
+    /// `now`, or what is certain when the clock is behind that.
+    pub fn at_least(&self, now: Timestamp) -> Timestamp {
+        self.earliest.map_or(now, |earliest| earliest.max(now))
+    }
+}
+
 /// A moment, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
@@ -230,10 +241,39 @@ impl Facts {
         }
     }
 
+    /// The CONFIG partition names another controller: what the former one said about itself and about us is void.
+    /// Its config stays in force until the new one gives one.
+    pub fn another_controller(&mut self) {
+        self.v1 = self.partition.as_ref().is_some_and(|p| p.force_v1);
+        self.certs.clear();
+        self.certs_for = None;
+        self.cert_misses = 0;
+        self.attest = Attest {
+            round: self.attest.round + 1,
+            ..Attest::default()
+        };
+        self.asked = None;
+        self.received_hash.clear();
+        // It may know the device by another name, or not at all.
+        self.disowned = true;
+        self.named_at = None;
+    }
+
+    /// The controller speaks version 2 after all.
+    pub fn speaks_v2(&mut self) {
+        if std::mem::take(&mut self.v1) {
+            // What is on the disk was not signed: the config is to come again, in an envelope.
+            self.received_hash.clear();
+        }
+    }
+
     /// Notes a config answer without news.
     pub fn unchanged(&mut self, asked: Asked, now: Timestamp) {
         self.asked = Some(asked);
-        self.attest.refusals = 0;
+        // A controller that gives the config anyway has said nothing about the quotes that it refuses.
+        if matches!(self.attest.step, AttestStep::Complete(_)) {
+            self.attest.refusals = 0;
+        }
         self.last_contact = Some(now);
     }
 
@@ -416,6 +456,48 @@ mod tests {
             pauses.push(until.as_secs());
         }
         assert_eq!(pauses, [15, 30, 60, 120, 240, 480, 480, 480]);
+    }
+
+    #[test]
+    fn another_controller_begins_afresh_and_the_config_stays() {
+        let mut facts = Facts::default();
+        let device = OURS.parse().unwrap();
+        facts.received(
+            &response(OURS, "a"),
+            ConfigSource::Controller,
+            device,
+            MOMENT,
+        );
+        facts.certs_for = Some(CertsWanted::default());
+        facts.attest.complete(vec![1]);
+        facts.v1 = true;
+        facts.another_controller();
+        assert!(facts.in_force.is_some());
+        assert!(!facts.v1 && facts.disowned && facts.certs_for.is_none());
+        assert_eq!(facts.received_hash, "");
+        assert_eq!(facts.attest.step, AttestStep::SendCerts);
+    }
+
+    #[test]
+    fn refused_quotes_are_paced_also_when_the_config_comes_without_them() {
+        let mut facts = Facts::default();
+        let asked = Asked {
+            number: 0,
+            at: Duration::ZERO,
+            jitter: 0.0,
+        };
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            facts.attest.restart(Duration::ZERO);
+            facts.unchanged(asked.clone(), MOMENT.now);
+            if let AttestStep::Pause(until) = facts.attest.step {
+                pauses.push(until.as_secs());
+            }
+        }
+        assert_eq!(pauses, [15, 30, 60, 120]);
+        facts.attest.complete(vec![1]);
+        facts.unchanged(asked, MOMENT.now);
+        assert_eq!(facts.attest.refusals, 0);
     }
 
     #[test]

@@ -146,9 +146,12 @@ impl Action for Step {
         match self {
             // No answer of the controller is final: it may learn about this device at any time.
             Step::Introduce { .. } | Step::FetchCerts { .. } => always(seconds(1), seconds(600)),
-            Step::SendCerts { .. } | Step::AskNonce { .. } | Step::SendQuote { .. } => {
-                always(seconds(2), seconds(15))
-            }
+            // A controller that will not have them has to be changed first.
+            Step::SendCerts { .. } | Step::AskNonce { .. } | Step::SendQuote { .. } => Backoff {
+                first: seconds(2),
+                max: seconds(60),
+                permanent: Some(seconds(480)),
+            },
             Step::FetchConfig { .. } => always(seconds(2), seconds(60)),
             Step::MakeIdentity
             | Step::ResumeAttest { .. }

@@ -1,5 +1,7 @@
 //! The controller, the CONFIG partition and the checkpoint, as one world.
 
+mod attest;
+
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -7,13 +9,7 @@ use std::{
 };
 
 use agent::{Boot, Clock, Failure, Progress, World};
-use api::{
-    attest::{
-        AttestVersionInfo, AttestVersionType, ZAttestQuote, ZAttestReq, ZAttestReqType,
-        ZAttestResponse, ZAttestResponseCode,
-    },
-    config::ConfigResponse,
-};
+use api::config::ConfigResponse;
 use controller::{
     ApiVersion, ConfigAnswer, ConfigPartition, Controller, ControllerCerts, Signer, Timers,
     identity::{load_or_create, system_random},
@@ -46,6 +42,9 @@ pub struct Evc {
     state: Mutex<State>,
 }
 
+/// Tells whether a file is still the same: when it was written, its size, its inode.
+type Stamp = (Option<std::time::SystemTime>, u64, u64);
+
 #[derive(Default)]
 struct State {
     facts: Facts,
@@ -56,6 +55,10 @@ struct State {
     network: Option<DeviceNetworkStatus>,
     /// This very controller has spoken version 2 with us: a 404 is a mistake of something in between.
     speaks_v2: bool,
+    /// The file with its name as last read.
+    server_file: Option<Stamp>,
+    /// The certificates on the disk are those of another controller.
+    moved: bool,
     /// In use and not on the disk yet: file and content.
     unsaved: BTreeMap<&'static str, Vec<u8>>,
 }
@@ -110,24 +113,44 @@ impl Evc {
     }
 
     fn read_partition(&self, state: &mut State, desired: &Desired) {
-        if state.partition.is_some() {
+        let stamp = stamp(&self.config_dir.join("server"));
+        if state.partition.is_some() && state.server_file == stamp {
             return;
         }
         match ConfigPartition::read(&self.config_dir) {
             Ok(partition) => {
                 state.facts.partition_fault = None;
-                state.facts.v1 |= partition.force_v1;
+                state.server_file = stamp;
+                let server = partition.server.as_str().to_owned();
+                let first = state.facts.partition.is_none();
                 // What another controller spoke says nothing about this one.
                 let known = &desired.onboarding;
-                if known.server == partition.server.as_str() {
-                    state.facts.v1 |= known.api_v1;
-                    state.speaks_v2 = known.device.is_some() && !known.api_v1;
-                }
+                let former = match &state.facts.partition {
+                    Some(partition) => partition.server.clone(),
+                    None => known.server.clone(),
+                };
+                let same = former.is_empty() || former == server;
                 state.facts.partition = Some(Partition {
-                    server: partition.server.as_str().to_owned(),
+                    server,
                     can_register: partition.onboarding.is_some(),
+                    earliest: partition.earliest(),
+                    force_v1: partition.force_v1,
                 });
                 state.partition = Some(partition);
+                if !same {
+                    tracing::info!(from = former, "another controller");
+                    state.facts.another_controller();
+                    state.controller = None;
+                    state.network = None;
+                    state.unsaved.remove(CERTS);
+                    (state.speaks_v2, state.moved) = (false, true);
+                } else if first {
+                    state.facts.v1 = known.api_v1;
+                    state.speaks_v2 = known.device.is_some() && !known.api_v1;
+                }
+                if let Some(partition) = &state.facts.partition {
+                    state.facts.v1 |= partition.force_v1;
+                }
             }
             Err(error) => {
                 let failure = Failure::of(Code::OnboardConfig, "CONFIG", &error);
@@ -146,21 +169,29 @@ impl Evc {
         };
         if state.controller.is_none() {
             match Controller::new(partition, device.clone(), &hardware_serial(), &self.root) {
-                Ok(controller) => state.controller = Some(controller),
+                Ok(controller) => {
+                    let clock = self.clock.clone();
+                    controller.follow(move || clock.now());
+                    state.controller = Some(controller);
+                }
                 Err(error) => {
                     let failure = Failure::of(Code::OnboardConfig, "CONFIG", &error);
                     state.facts.partition_fault = Some((Code::OnboardConfig, failure.text));
                     return;
                 }
             }
-            self.load_certs(state);
+            if !state.moved {
+                self.load_certs(state);
+            }
         }
         let Some(controller) = state.controller.as_mut() else {
             return;
         };
-        if state.facts.v1 {
-            controller.set_version(ApiVersion::V1);
-        }
+        controller.set_version(if state.facts.v1 {
+            ApiVersion::V1
+        } else {
+            ApiVersion::V2
+        });
         let device = state
             .facts
             .name
@@ -194,7 +225,8 @@ impl Evc {
         else {
             return;
         };
-        match ControllerCerts::verify(&bytes, controller.signing_roots(), self.clock.now()) {
+        let now = controller.when(self.clock.now());
+        match ControllerCerts::verify(&bytes, controller.signing_roots(), now) {
             Ok(certs) => {
                 state.facts.certs = rows(&certs);
                 controller.set_certs(Some(Arc::new(certs)));
@@ -204,7 +236,12 @@ impl Evc {
     }
 
     fn make_identity(&self) -> Result<(), Failure> {
-        let (key, made) = load_or_create(&self.config_dir, self.clock.now(), &mut system_random)
+        let now = self.clock.now();
+        let now = match &self.state().facts.partition {
+            Some(partition) => partition.at_least(now),
+            None => now,
+        };
+        let (key, made) = load_or_create(&self.config_dir, now, &mut system_random)
             .map_err(|e| Failure::of(Code::OnboardIdentity, "identity", &e).transient())?;
         if made {
             tracing::info!("device certificate made");
@@ -217,17 +254,29 @@ impl Evc {
 
     async fn fetch_certs(&self, wanted: CertsWanted) -> Result<(), Failure> {
         let object = "controller certificates";
-        let result = self.controller(object)?.certs(self.clock.now()).await;
+        let mut controller = self.controller(object)?;
+        controller.set_version(ApiVersion::V2);
+        let result = controller.certs(self.clock.now()).await;
         let answer = match result {
             Ok(answer) => answer,
             Err(error) if Controller::lacks_v2(&error) && !self.has_spoken_v2() => {
-                tracing::info!("the controller does not know version 2 of the protocol");
-                self.state().facts.v1 = true;
+                let mut state = self.state();
+                if !state.facts.v1 {
+                    tracing::info!("the controller does not know version 2 of the protocol");
+                }
+                state.facts.v1 = true;
+                state.facts.certs_for = Some(wanted);
                 return Ok(());
             }
             Err(error) => return Err(of_call(object, &error)),
         };
         let mut state = self.state();
+        // It was called back because the CONFIG partition names another one meanwhile.
+        let is_of = |c: &Controller| c.server() == controller.server();
+        if !state.controller.as_ref().is_some_and(is_of) {
+            return Ok(());
+        }
+        state.facts.speaks_v2();
         state.facts.certs = rows(&answer.value);
         state.facts.certs_for = Some(wanted);
         state.facts.last_contact = Some(self.clock.now());
@@ -278,93 +327,6 @@ impl Evc {
                     .filter(|e| e.code().is_some())
                     .unwrap_or(error);
                 Err(of_call(object, &error))
-            }
-        }
-    }
-
-    async fn attest(&self, request: ZAttestReq) -> Result<ZAttestResponse, Failure> {
-        let object = "attestation";
-        let answer = self
-            .controller(object)?
-            .attest(&request)
-            .await
-            .map_err(|error| {
-                self.note_cert_miss(&error);
-                self.state().facts.attest.in_vain = true;
-                of_call(object, &error)
-            })?;
-        self.state().facts.last_contact = Some(self.clock.now());
-        Ok(answer.value)
-    }
-
-    async fn send_certs(&self) -> Result<(), Failure> {
-        // A device without a TPM has no certificate but the one that the controller already has.
-        let request = ZAttestReq {
-            req_type: ZAttestReqType::AttestReqCert.into(),
-            ..ZAttestReq::default()
-        };
-        self.attest(request).await?;
-        self.state().facts.attest.step = AttestStep::AskNonce;
-        Ok(())
-    }
-
-    async fn ask_nonce(&self) -> Result<(), Failure> {
-        let request = ZAttestReq {
-            req_type: ZAttestReqType::AttestReqNonce.into(),
-            ..ZAttestReq::default()
-        };
-        let response = self.attest(request).await?;
-        let nonce = response.nonce.map(|n| n.nonce).unwrap_or_default();
-        if !(12..=32).contains(&nonce.len()) {
-            let text = format!(
-                "the controller's nonce has {} bytes, not 12 to 32",
-                nonce.len()
-            );
-            return Err(Failure::new(Code::AttestRefused, "attestation", text).transient());
-        }
-        self.state().facts.attest.step = AttestStep::SendQuote(nonce);
-        Ok(())
-    }
-
-    async fn send_quote(&self) -> Result<(), Failure> {
-        let versions = vec![AttestVersionInfo {
-            version_type: AttestVersionType::Eve.into(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }];
-        let quote = ZAttestQuote {
-            versions,
-            ..ZAttestQuote::default()
-        };
-        let request = ZAttestReq {
-            req_type: ZAttestReqType::AttestReqQuote.into(),
-            quote: Some(quote),
-            ..ZAttestReq::default()
-        };
-        let response = self.attest(request).await?;
-        let verdict = response.quote_resp.unwrap_or_default();
-        let uptime = self.clock.uptime();
-        match ZAttestResponseCode::try_from(verdict.response) {
-            Ok(ZAttestResponseCode::Success) => {
-                if let Err(error) = durable::write(&self.token_file, &verdict.integrity_token) {
-                    warn!(%error, "integrity token is not kept across a restart");
-                }
-                self.state().facts.attest.complete(verdict.integrity_token);
-                Ok(())
-            }
-            code => {
-                let mut state = self.state();
-                state.facts.attest.in_vain = true;
-                state.facts.attest.restart(uptime);
-                let word = code.map_or_else(
-                    |_| verdict.response.to_string(),
-                    |c| c.as_str_name().to_owned(),
-                );
-                Err(Failure::new(
-                    Code::AttestRefused,
-                    "attestation",
-                    format!("the controller answered {word}"),
-                )
-                .transient())
             }
         }
     }
@@ -539,6 +501,12 @@ impl World<Zedagent> for Evc {
             Step::KeepAsBackup { digest } => self.keep_as_backup(digest),
         }
     }
+}
+
+fn stamp(path: &std::path::Path) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.modified().ok(), found.len(), found.ino()))
 }
 
 /// The serial number that the firmware tells; empty where it does not.

@@ -131,7 +131,11 @@ pub(super) fn onboarding(turn: &Turn<'_, Zedagent>) -> OnboardingStatus {
     };
     let old = turn.desired.onboarding.fault.as_ref();
     let local = facts.partition_fault.clone().or_else(|| {
-        (facts.device_cert.is_none() && !clock_is_sane(turn.now)).then(|| {
+        let now = facts
+            .partition
+            .as_ref()
+            .map_or(turn.now, |p| p.at_least(turn.now));
+        (facts.device_cert.is_none() && !clock_is_sane(now)).then(|| {
             let text = format!(
                 "the clock says {}: waiting for the time before making a certificate",
                 turn.now

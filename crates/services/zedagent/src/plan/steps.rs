@@ -18,7 +18,8 @@ const PROOF: Duration = Duration::from_secs(600);
 const SAVED_AFTER: Duration = Duration::from_secs(5);
 /// The device asks again who it is at most so often.
 const DISOWNED_PAUSE: Duration = Duration::from_secs(600);
-/// A clock before this was never set; a certificate made with it would have expired long ago.
+/// A clock before this was never set; a certificate made with it would have expired long ago. The roots in the CONFIG
+/// partition tell a later time, unless they were made with such a clock themselves.
 const CLOCK_SANE: Timestamp = Timestamp::constant(1_704_067_200, 0);
 
 pub(super) fn clock_is_sane(now: Timestamp) -> bool {
@@ -31,13 +32,13 @@ pub(super) fn steps(
     plan: &mut Plan<Zedagent>,
 ) {
     let facts = turn.actual;
-    if facts.partition.is_none() {
+    let Some(partition) = &facts.partition else {
         // Observed again until it is there.
         plan.wake_in(Duration::from_secs(5));
         return;
-    }
+    };
     if facts.device_cert.is_none() {
-        if clock_is_sane(turn.now) {
+        if clock_is_sane(partition.at_least(turn.now)) {
             plan.actions.push(Step::MakeIdentity);
         } else {
             plan.wake_in(Duration::from_secs(5));
@@ -69,7 +70,8 @@ pub(super) fn steps(
 
 fn fetch_certs(turn: &Turn<'_, Zedagent>, plan: &mut Plan<Zedagent>) {
     let facts = turn.actual;
-    if facts.v1 {
+    // One that only spoke version 1 so far is asked too: it may have been replaced.
+    if facts.partition.as_ref().is_some_and(|p| p.force_v1) {
         return;
     }
     let interval = turn

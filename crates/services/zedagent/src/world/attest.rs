@@ -1,0 +1,101 @@
+//! The steps of the attestation.
+
+use agent::Failure;
+use api::attest::{
+    AttestVersionInfo, AttestVersionType, ZAttestQuote, ZAttestReq, ZAttestReqType,
+    ZAttestResponse, ZAttestResponseCode,
+};
+use model::code::Code;
+use tracing::warn;
+
+use super::Evc;
+use crate::{facts::AttestStep, failure::of_call};
+
+impl Evc {
+    async fn attest(&self, request: ZAttestReq) -> Result<ZAttestResponse, Failure> {
+        let object = "attestation";
+        let answer = self
+            .controller(object)?
+            .attest(&request)
+            .await
+            .map_err(|error| {
+                self.note_cert_miss(&error);
+                self.state().facts.attest.in_vain = true;
+                of_call(object, &error)
+            })?;
+        self.state().facts.last_contact = Some(self.clock.now());
+        Ok(answer.value)
+    }
+
+    pub(super) async fn send_certs(&self) -> Result<(), Failure> {
+        // A device without a TPM has no certificate but the one that the controller already has.
+        let request = ZAttestReq {
+            req_type: ZAttestReqType::AttestReqCert.into(),
+            ..ZAttestReq::default()
+        };
+        self.attest(request).await?;
+        self.state().facts.attest.step = AttestStep::AskNonce;
+        Ok(())
+    }
+
+    pub(super) async fn ask_nonce(&self) -> Result<(), Failure> {
+        let request = ZAttestReq {
+            req_type: ZAttestReqType::AttestReqNonce.into(),
+            ..ZAttestReq::default()
+        };
+        let response = self.attest(request).await?;
+        let nonce = response.nonce.map(|n| n.nonce).unwrap_or_default();
+        if !(12..=32).contains(&nonce.len()) {
+            let text = format!(
+                "the controller's nonce has {} bytes, not 12 to 32",
+                nonce.len()
+            );
+            return Err(Failure::new(Code::AttestRefused, "attestation", text).transient());
+        }
+        self.state().facts.attest.step = AttestStep::SendQuote(nonce);
+        Ok(())
+    }
+
+    pub(super) async fn send_quote(&self) -> Result<(), Failure> {
+        let versions = vec![AttestVersionInfo {
+            version_type: AttestVersionType::Eve.into(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }];
+        let quote = ZAttestQuote {
+            versions,
+            ..ZAttestQuote::default()
+        };
+        let request = ZAttestReq {
+            req_type: ZAttestReqType::AttestReqQuote.into(),
+            quote: Some(quote),
+            ..ZAttestReq::default()
+        };
+        let response = self.attest(request).await?;
+        let verdict = response.quote_resp.unwrap_or_default();
+        let uptime = self.clock.uptime();
+        match ZAttestResponseCode::try_from(verdict.response) {
+            Ok(ZAttestResponseCode::Success) => {
+                if let Err(error) = durable::write(&self.token_file, &verdict.integrity_token) {
+                    warn!(%error, "integrity token is not kept across a restart");
+                }
+                self.state().facts.attest.complete(verdict.integrity_token);
+                Ok(())
+            }
+            code => {
+                let mut state = self.state();
+                state.facts.attest.in_vain = true;
+                state.facts.attest.restart(uptime);
+                let word = code.map_or_else(
+                    |_| verdict.response.to_string(),
+                    |c| c.as_str_name().to_owned(),
+                );
+                Err(Failure::new(
+                    Code::AttestRefused,
+                    "attestation",
+                    format!("the controller answered {word}"),
+                )
+                .transient())
+            }
+        }
+    }
+}
