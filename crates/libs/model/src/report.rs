@@ -19,6 +19,9 @@ pub struct DeliveryRecord {
     /// The controller's epoch at that time: a new one makes everything due again.
     #[serde(default)]
     pub epoch: i64,
+    /// Which controller; empty in records of versions that did not tell.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub server: String,
     /// Why the current state is not delivered; a refusal for good keeps it in quarantine, tried again slowly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,

@@ -114,7 +114,7 @@ struct View {
 pub async fn open(boot: Boot) -> Result<Logs<Evc>, Failure> {
     let places = Places::of(&boot);
     let store = Store::at(places.newlog.clone());
-    let evc = Evc::new(boot.root.clone());
+    let evc = Evc::new(boot.root.clone(), boot.clock.clone());
     Logs::open(places, store, boot.clock, evc)
 }
 
@@ -356,6 +356,9 @@ impl<C: Carrier> Logs<C> {
         let verdict = view
             .pacing
             .answered(queue, name, reply.answer, pace, uptime);
+        if let Some(wait) = reply.failure.as_ref().and_then(|failure| failure.wait) {
+            view.pacing.wait(uptime, wait);
+        }
         let was_failing = view.counters.failing_since;
         view.counters.failing_since = view
             .pacing
@@ -366,7 +369,8 @@ impl<C: Carrier> Logs<C> {
             .answered(name, &reply, verdict, bytes, took, at);
         drop(view);
         self.settle(queue, name, verdict);
-        reply.answer != Answer::Unavailable
+        // Who is away or has too much to do is not asked for the next one.
+        !matches!(reply.answer, Answer::Unavailable | Answer::TooMany)
     }
 
     /// Puts a file where it belongs. What fails is tried again: the file is still first in its queue.

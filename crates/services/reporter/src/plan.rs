@@ -31,6 +31,8 @@ pub struct Actual {
     pub acknowledged: BTreeMap<String, Acknowledged>,
     /// Uptime of the last metrics, and a random number in `[0, 1)` that spreads devices over the interval.
     pub metrics: Option<(Duration, f64)>,
+    /// Uptime before which the controller does not want to hear the next metrics.
+    pub metrics_not_before: Duration,
 }
 
 /// The controller took a message.
@@ -46,6 +48,8 @@ pub struct Acknowledged {
     pub uptime: Duration,
     /// The controller's epoch when it was sent.
     pub epoch: i64,
+    /// Which controller.
+    pub server: String,
     /// Messages about the object before it.
     pub count: u64,
 }
@@ -185,6 +189,7 @@ fn journal(turn: &Turn<'_, Reporter>) -> Rows<DeliveryRecord> {
             record.acknowledged = Some(acknowledged.digest);
             record.at = Some(acknowledged.at);
             record.epoch = acknowledged.epoch;
+            record.server.clone_from(&acknowledged.server);
         }
     }
     for key in turn.actual.messages.keys() {
@@ -214,7 +219,11 @@ fn infos(turn: &Turn<'_, Reporter>, plan: &mut Plan<Reporter>) {
             continue;
         }
         let epoch = epoch.or(record.map(|r| r.epoch)).unwrap_or_default();
-        let news = record.is_none_or(|r| r.acknowledged != Some(*digest) || r.epoch != epoch);
+        // Another controller knows nothing of what the former one was told.
+        let server = &turn.desired.onboarding.server;
+        let another = |r: &DeliveryRecord| !r.server.is_empty() && r.server != *server;
+        let news = record
+            .is_none_or(|r| r.acknowledged != Some(*digest) || r.epoch != epoch || another(r));
         let acknowledged = turn.actual.acknowledged.get(key);
         let mut periodic = false;
         if key == "device" {
@@ -273,6 +282,7 @@ fn metrics(turn: &Turn<'_, Reporter>, plan: &mut Plan<Reporter>) {
         None => (Duration::from_secs(10), 0),
         Some((at, jitter)) => (at + interval.mul_f64(0.3 + 0.7 * jitter), at.as_millis()),
     };
+    let due = due.max(turn.actual.metrics_not_before);
     match due.checked_sub(turn.uptime).filter(|left| !left.is_zero()) {
         Some(left) => plan.wake_in(left),
         None => plan.actions.push(Send {

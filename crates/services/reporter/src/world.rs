@@ -2,15 +2,10 @@
 
 mod system;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent::{Boot, Clock, Failure, Progress, World};
-use controller::{
-    ApiVersion, ConfigPartition, Controller, SenderStatus, Signer, SoftwareKey, Timers,
-};
+use controller::{Controller, Known, Line, SenderStatus, Timers};
 use model::code::Code;
 use tracing::warn;
 
@@ -22,15 +17,13 @@ use crate::{
 
 /// The way to the controller.
 pub struct Evc {
-    config_dir: PathBuf,
-    root: PathBuf,
+    line: Line,
     clock: Clock,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    controller: Option<Controller>,
     messages: Messages,
     desired: Desired,
     actual: Actual,
@@ -39,9 +32,9 @@ struct State {
 impl Evc {
     /// The key is read when it is first needed: zedagent makes it.
     pub fn open(boot: &Boot) -> Self {
+        let clock = boot.clock.clone();
         Self {
-            config_dir: boot.path("/config"),
-            root: boot.root.clone(),
+            line: Line::new(boot.root.clone(), move || clock.now()),
             clock: boot.clock.clone(),
             state: Mutex::default(),
         }
@@ -51,55 +44,21 @@ impl Evc {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connect(&self) -> Result<Controller, Failure> {
-        let failure = |e: &dyn std::error::Error| {
-            Failure::of(Code::OnboardIdentity, "identity", e).transient()
-        };
-        let partition = ConfigPartition::read(&self.config_dir).map_err(|e| failure(&e))?;
-        let read = |name: &str| {
-            let path = self.config_dir.join(name);
-            std::fs::read(&path).map_err(|e| {
-                let text = format!("cannot read {}: {e}", path.display());
-                Failure::new(Code::OnboardIdentity, "identity", text).transient()
-            })
-        };
-        let key = SoftwareKey::from_pem(
-            "device",
-            &read("device.cert.pem")?,
-            &read("device.key.pem")?,
-        )
-        .map_err(|e| failure(&e))?;
-        let key: Arc<dyn Signer> = Arc::new(key);
-        Controller::new(&partition, key, "", &self.root).map_err(|e| failure(&e))
-    }
-
-    fn configure(controller: &mut Controller, desired: &Desired) {
-        controller.set_uuid(desired.onboarding.device.map(|d| d.0));
-        // zedagent may find out only now.
-        if desired.onboarding.api_v1 {
-            controller.set_version(ApiVersion::V1);
-        }
-        controller.set_timers(Timers {
-            dial: desired.items.seconds("timer.dial.timeout"),
-            send: desired.items.seconds("timer.send.timeout"),
-        });
-        if let Some(network) = &desired.network {
-            let (ports, _) = uplink::ports(network);
-            // zedagent reports proxies and certificates that cannot be used.
-            let _ = controller.set_ports(ports);
-        }
-    }
-
     fn controller(&self) -> Result<Controller, Failure> {
-        let mut state = self.state();
-        if state.controller.is_none() {
-            let mut controller = self.connect()?;
-            Self::configure(&mut controller, &state.desired);
-            state.controller = Some(controller);
-        }
-        state.controller.clone().ok_or_else(|| {
-            Failure::new(Code::OnboardIdentity, "identity", "not there yet").transient()
-        })
+        let state = self.state();
+        let desired = &state.desired;
+        let known = Known {
+            server: &desired.onboarding.server,
+            uuid: desired.onboarding.device.map(|d| d.0),
+            v1: desired.onboarding.api_v1,
+            timers: Timers {
+                dial: desired.items.seconds("timer.dial.timeout"),
+                send: desired.items.seconds("timer.send.timeout"),
+            },
+            ports: desired.network.as_ref().map(|n| uplink::ports(n).0),
+        };
+        let made = self.line.controller(known);
+        made.map_err(|e| Failure::of(Code::OnboardIdentity, "identity", &e).transient())
     }
 
     async fn send_info(&self, key: &str, epoch: i64, number: u64) -> Result<(), Failure> {
@@ -129,6 +88,7 @@ impl Evc {
             at: self.clock.now(),
             uptime: self.clock.uptime(),
             epoch,
+            server: controller.server().as_str().to_owned(),
             count: number,
         };
         self.state()
@@ -148,11 +108,16 @@ impl Evc {
                 .map_err(|e| failure("metrics", &e))
         }
         .await;
+        let uptime = self.clock.uptime();
+        let mut state = self.state();
         // Never repeated: the next ones supersede them.
         if let Err(error) = result {
             warn!(code = %error.code, "{error}");
+            if let Some(wait) = error.wait {
+                state.actual.metrics_not_before = uptime + wait;
+            }
         }
-        self.state().actual.metrics = Some((self.clock.uptime(), rand::random()));
+        state.actual.metrics = Some((uptime, rand::random()));
     }
 }
 
@@ -167,9 +132,6 @@ impl World<Reporter> for Evc {
                 .map(|(key, m)| (key.clone(), (m.digest, m.last)))
                 .collect();
             state.messages = messages;
-            if let Some(controller) = state.controller.as_mut() {
-                Self::configure(controller, desired);
-            }
         }
         state.desired = desired.clone();
         Ok(state.actual.clone())
@@ -198,5 +160,7 @@ fn failure(object: &str, error: &controller::Failure) -> Failure {
         _ if error.is_dns() => Code::PortDns,
         _ => Code::ControllerUnreachable,
     };
-    Failure::of(code, object, error).transient_if(!error.is_rejection())
+    Failure::of(code, object, error)
+        .transient_if(!error.is_rejection())
+        .waiting(error.retry_after())
 }

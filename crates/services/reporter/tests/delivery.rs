@@ -44,6 +44,7 @@ struct State {
     /// Takes what it is told, and its answer does not arrive.
     loses_answers: bool,
     epoch_seen: i64,
+    server: String,
 }
 
 impl World<Reporter> for Evc {
@@ -93,6 +94,7 @@ impl World<Reporter> for Evc {
                     at: clock.now(),
                     uptime: clock.uptime(),
                     epoch,
+                    server: state.server.clone(),
                     count: action.number,
                 };
                 state.actual.acknowledged.insert(key, acknowledged);
@@ -107,6 +109,7 @@ struct Device {
     evc: Evc,
     apps: Publisher<AppInstanceStatus>,
     zedagent: Publisher<ZedAgentStatus>,
+    onboarding: Publisher<OnboardingStatus>,
     clock: Clock,
     task: JoinHandle<()>,
 }
@@ -144,6 +147,7 @@ impl Device {
             evc,
             apps,
             zedagent,
+            onboarding,
             clock,
         }
     }
@@ -209,6 +213,20 @@ const SECS: fn(u64) -> Duration = Duration::from_secs;
 const RUNNING: AppPhase = AppPhase::Running {
     since: Timestamp::UNIX_EPOCH,
 };
+
+#[tokio::test(start_paused = true)]
+async fn another_controller_is_told_everything() {
+    let mut d = Device::start();
+    let mut named = d.onboarding.rows()["global"].clone();
+    for (server, told) in [("one", 2), ("one", 0), ("two", 2), ("two", 0)] {
+        named.server = server.to_owned();
+        d.set(|s| s.server = server.to_owned());
+        d.onboarding.publish("global", &named).unwrap();
+        d.app(1, RUNNING);
+        sleep(SECS(60)).await;
+        assert_eq!(d.received(), told, "{server}");
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn changes_are_told_once_and_an_object_that_is_gone_is_told_as_gone() {

@@ -126,7 +126,7 @@ async fn logs_of_device_and_applications_arrive_and_are_read() {
         disk: None,
     };
     let store = Store::at(places.newlog.clone());
-    let evc = Evc::new(root.to_owned());
+    let evc = Evc::new(root.to_owned(), clock.clone());
     let logs = Logs::open(places, store, clock.clone(), evc).unwrap();
     let acting = bus.acting_as("newlogd");
     let mut newlogd = Runtime::<Newlogd, _>::new(acting, logs, clock, 1);

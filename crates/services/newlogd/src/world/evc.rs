@@ -1,15 +1,10 @@
 //! The way to the controller.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::path::PathBuf;
 
-use agent::Failure;
+use agent::{Clock, Failure};
 use api::logs::ServerMetrics;
-use controller::{
-    ApiVersion, ConfigPartition, Controller, SenderStatus, Signer, SoftwareKey, Timers,
-};
+use controller::{Controller, Known, Line, SenderStatus, Timers};
 use model::code::Code;
 use uuid::Uuid;
 
@@ -63,66 +58,27 @@ pub trait Carrier: Send + Sync + 'static {
 
 /// The controller of the CONFIG partition, spoken to with the device's key.
 #[derive(Debug)]
-pub struct Evc {
-    root: PathBuf,
-    controller: Mutex<Option<Controller>>,
-}
+pub struct Evc(Line);
 
 impl Evc {
     /// Of the device below `root`. The key is read when it is first needed: zedagent makes it.
-    pub fn new(root: PathBuf) -> Self {
-        Self {
-            root,
-            controller: Mutex::default(),
-        }
+    pub fn new(root: PathBuf, clock: Clock) -> Self {
+        Self(Line::new(root, move || clock.now()))
     }
 
-    fn connect(&self, desired: &Desired) -> Result<Controller, Failure> {
-        let failure = |e: &dyn std::error::Error| {
-            Failure::of(Code::OnboardIdentity, "identity", e).transient()
-        };
-        let config = self.root.join("config");
-        let partition = ConfigPartition::read(&config).map_err(|e| failure(&e))?;
-        let read = |name: &str| {
-            let path = config.join(name);
-            std::fs::read(&path).map_err(|e| {
-                let text = format!("cannot read {}: {e}", path.display());
-                Failure::new(Code::OnboardIdentity, "identity", text).transient()
-            })
-        };
-        let (cert, key) = (read("device.cert.pem")?, read("device.key.pem")?);
-        let key = SoftwareKey::from_pem("device", &cert, &key).map_err(|e| failure(&e))?;
-        let key: Arc<dyn Signer> = Arc::new(key);
-        let mut controller =
-            Controller::new(&partition, key, "", &self.root).map_err(|e| failure(&e))?;
-        if desired.onboarding.api_v1 {
-            controller.set_version(ApiVersion::V1);
-        }
-        Ok(controller)
-    }
-
-    /// The controller as the tables describe it now. A clone, so that nothing is locked while it is spoken to.
     fn controller(&self, desired: &Desired) -> Result<Controller, Failure> {
-        let mut kept = self
-            .controller
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut controller = match kept.take() {
-            Some(controller) => controller,
-            None => self.connect(desired)?,
+        let known = Known {
+            server: &desired.onboarding.server,
+            uuid: desired.onboarding.device.map(|d| d.0),
+            v1: desired.onboarding.api_v1,
+            timers: Timers {
+                dial: desired.items.seconds("timer.dial.timeout"),
+                send: desired.items.seconds("timer.send.timeout"),
+            },
+            ports: desired.network.as_ref().map(|n| uplink::ports(n).0),
         };
-        controller.set_uuid(desired.onboarding.device.map(|d| d.0));
-        controller.set_timers(Timers {
-            dial: desired.items.seconds("timer.dial.timeout"),
-            send: desired.items.seconds("timer.send.timeout"),
-        });
-        if let Some(network) = &desired.network {
-            let (ports, _) = uplink::ports(network);
-            // zedagent reports proxies and certificates that cannot be used.
-            let _ = controller.set_ports(ports);
-        }
-        *kept = Some(controller.clone());
-        Ok(controller)
+        let made = self.0.controller(known);
+        made.map_err(|e| Failure::of(Code::OnboardIdentity, "identity", &e).transient())
     }
 }
 
@@ -167,6 +123,8 @@ fn refused(error: &controller::Failure) -> Reply {
         _ => Code::ControllerUnreachable,
     };
     let is_4xx = error.code().is_some_and(|code| (400..500).contains(&code));
-    let failure = Failure::of(code, "logs", error).transient_if(answer != Answer::Refused);
+    let failure = Failure::of(code, "logs", error)
+        .transient_if(answer != Answer::Refused)
+        .waiting(error.retry_after());
     Reply::failed(answer, is_4xx, failure)
 }

@@ -93,8 +93,7 @@ fn controller(d: &mut Device) {
         let record = DeliveryRecord {
             acknowledged: Some(digest()),
             at: Some(before(60)),
-            epoch: 0,
-            fault: None,
+            ..DeliveryRecord::default()
         };
         one(&mut d.journal, &key, record);
     }
