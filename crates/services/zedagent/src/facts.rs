@@ -113,6 +113,8 @@ pub struct Attest {
     pub refusals: u32,
     /// The last try did not lead to a token. The controller may not insist on one.
     pub in_vain: bool,
+    /// Why attestation began anew: the config was refused. It is asked for again when there is a token.
+    pub barred: Option<Fault>,
     /// Next step.
     pub step: AttestStep,
 }
@@ -270,6 +272,7 @@ impl Facts {
     /// Notes a config answer without news.
     pub fn unchanged(&mut self, asked: Asked, now: Timestamp) {
         self.asked = Some(asked);
+        self.attest.barred = None;
         // A controller that gives the config anyway has said nothing about the quotes that it refuses.
         if matches!(self.attest.step, AttestStep::Complete(_)) {
             self.attest.refusals = 0;
@@ -337,11 +340,20 @@ impl Facts {
         })
     }
 
-    /// The controller refused a request for the config with 403.
-    pub fn forbidden(&mut self, uptime: Duration) {
-        if matches!(self.attest.step, AttestStep::Complete(_)) {
-            self.attest.restart(uptime);
+    /// The controller refused a request for the config with 403, which is what `fault` says, just now.
+    pub fn forbidden(&mut self, uptime: Duration, fault: Fault) {
+        if !matches!(self.attest.step, AttestStep::Complete(_)) {
+            return;
         }
+        self.attest.restart(uptime);
+        let pause = match self.attest.step {
+            AttestStep::Pause(until) => until.saturating_sub(uptime),
+            _ => Duration::ZERO,
+        };
+        let next = fault.since.checked_add(pause).ok();
+        let mut fault = fault.continuing(self.attest.barred.as_ref());
+        (fault.next, fault.attempts) = (next, self.attest.refusals);
+        self.attest.barred = Some(fault);
     }
 }
 
@@ -449,7 +461,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..8 {
             facts.attest.complete(vec![1]);
-            facts.forbidden(Duration::ZERO);
+            facts.forbidden(Duration::ZERO, refusal());
             let AttestStep::Pause(until) = facts.attest.step else {
                 panic!()
             };
@@ -500,18 +512,24 @@ mod tests {
         assert_eq!(facts.attest.refusals, 0);
     }
 
+    fn refusal() -> Fault {
+        Fault::new(Code::ControllerRefused, "config", "403", MOMENT.now)
+    }
+
     #[test]
     fn a_403_restarts_attestation_only_when_there_was_one() {
         let mut facts = Facts::default();
-        facts.forbidden(Duration::ZERO);
+        facts.forbidden(Duration::ZERO, refusal());
         assert_eq!(facts.attest.step, AttestStep::SendCerts);
         facts.attest.step = AttestStep::Complete(vec![1]);
-        facts.forbidden(Duration::from_secs(5));
+        facts.forbidden(Duration::from_secs(5), refusal());
         assert_eq!(
             facts.attest.step,
             AttestStep::Pause(Duration::from_secs(20))
         );
         assert!(facts.attest.token().is_empty());
+        let next = facts.attest.barred.as_ref().and_then(|fault| fault.next);
+        assert_eq!(next, MOMENT.now.checked_add(Duration::from_secs(15)).ok());
         facts.attest.resume();
         assert_eq!(
             (facts.attest.round, &facts.attest.step),

@@ -324,7 +324,7 @@ impl Evc {
                 // The refused registration is the reason that the controller does not know us.
                 let error = registered
                     .err()
-                    .filter(|e| e.code().is_some())
+                    .filter(|e| e.code().is_some() || error.code().is_some())
                     .unwrap_or(error);
                 Err(of_call(object, &error))
             }
@@ -352,7 +352,10 @@ impl Evc {
                 self.note_cert_miss(&error);
                 let mut state = self.state();
                 match error.code() {
-                    Some(403) => state.facts.forbidden(moment.uptime),
+                    Some(403) => {
+                        let fault = of_call(object, &error).into_fault(moment.now);
+                        state.facts.forbidden(moment.uptime, fault);
+                    }
                     Some(400 | 404) => state.facts.disowned = true,
                     Some(_) | None => {}
                 }

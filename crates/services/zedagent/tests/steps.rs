@@ -12,6 +12,7 @@ use bus::{Bus, Publisher};
 use jiff::Timestamp;
 use model::{
     code::Code,
+    fault::Fault,
     id::{DeviceId, Digest, LogicalLabel},
     node::{AttestPhase, ConfigSource, OnboardPhase, OnboardingStatus, ZedAgentStatus},
     port::{DeviceNetworkStatus, PortAddressing, PortStatus, ProxyConfig},
@@ -38,6 +39,7 @@ struct State {
     config_code: u16,
     hash: String,
     refuses_quotes: bool,
+    only_v1: bool,
     clock: Clock,
 }
 
@@ -60,6 +62,7 @@ impl Script {
             config_code: 200,
             hash: "h1".into(),
             refuses_quotes: false,
+            only_v1: false,
             clock: clock.clone(),
         };
         Self(Arc::new(Mutex::new(state)))
@@ -101,10 +104,15 @@ impl World<Zedagent> for Script {
         let config_code = state.config_code;
         let hash = state.hash.clone();
         let refuses_quotes = state.refuses_quotes;
+        let only_v1 = state.only_v1;
         let facts = &mut state.facts;
         match action {
             Step::MakeIdentity => facts.device_cert = Some(Digest([1; 32])),
+            Step::FetchCerts { wanted } if only_v1 => {
+                (facts.v1, facts.certs_for) = (true, Some(wanted));
+            }
             Step::FetchCerts { wanted } => {
+                facts.speaks_v2();
                 facts.certs_for = Some(wanted);
                 let (pem, hash) = (String::new(), "aa".to_owned());
                 let not_after = Timestamp::MAX;
@@ -154,7 +162,11 @@ impl World<Zedagent> for Script {
                 }
                 code => {
                     match code {
-                        403 => facts.forbidden(moment.uptime),
+                        403 => {
+                            let fault =
+                                Fault::new(Code::ControllerRefused, "config", "403", moment.now);
+                            facts.forbidden(moment.uptime, fault);
+                        }
                         404 => facts.disowned = true,
                         _ => {}
                     }
@@ -354,6 +366,11 @@ async fn a_403_leads_to_a_new_attestation_and_the_last_config_stays() {
     d.script.set(|s| s.config_code = 403);
     sleep(Duration::from_secs(45)).await;
     assert_eq!(d.status().attest, AttestPhase::RestartWait);
+    let fault = d.status().fault.unwrap();
+    assert!(
+        fault.next.unwrap() > d.clock.now(),
+        "what is said is what is done"
+    );
     assert!(d.status().config_hash == "h1");
     d.script
         .set(|s| (s.config_code, s.hash) = (200, "h2".into()));
@@ -395,6 +412,26 @@ async fn a_clock_that_was_never_set_makes_no_certificate() {
     let status = bus.read(&ONBOARDING_STATUS).unwrap().unwrap()["global"].clone();
     assert!(status.fault.unwrap().text.contains("1970"));
     task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_learns_version_2_is_spoken_to_in_it() {
+    let mut d = Device::start();
+    d.script.set(|s| s.only_v1 = true);
+    d.network_up();
+    sleep(Duration::from_secs(10)).await;
+    assert!(d.onboarding().api_v1);
+    assert_eq!(d.status().config_source, ConfigSource::Controller);
+    let of = |steps: Vec<String>, name: &str| steps.iter().filter(|s| *s == name).count();
+    assert_eq!(of(d.script.steps(), "FetchCerts"), 1, "a 404 is an answer");
+    sleep(Duration::from_secs(80_000)).await;
+    assert_eq!(of(d.script.steps(), "FetchCerts"), 0);
+    d.script.set(|s| s.only_v1 = false);
+    sleep(Duration::from_secs(8_000)).await;
+    let steps = d.script.steps();
+    assert!(!d.onboarding().api_v1);
+    assert_eq!(d.status().attest, AttestPhase::Complete);
+    assert_eq!(of(steps, "FetchCerts"), 1);
 }
 
 #[tokio::test(start_paused = true)]

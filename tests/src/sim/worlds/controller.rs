@@ -37,6 +37,8 @@ impl Controller {
             partition: Some(Partition {
                 server: "evc.example".to_owned(),
                 can_register: true,
+                force_v1: false,
+                earliest: None,
             }),
             ..Facts::default()
         };
@@ -103,7 +105,10 @@ impl Controller {
             Ok(bytes) => bytes,
             Err(refused) => {
                 match refused {
-                    Refused::Code(403) => self.facts().forbidden(moment.uptime),
+                    Refused::Code(403) => {
+                        let fault = refused.failure("config").into_fault(moment.now);
+                        self.facts().forbidden(moment.uptime, fault);
+                    }
                     Refused::Code(400 | 404) => self.facts().disowned = true,
                     Refused::Code(_) | Refused::NoAnswer(_) => {}
                 }

@@ -11,6 +11,7 @@
 //!    |        | 1 h after the last 429
 //!    +--------+ half the pace, at least 10 s, until 2 h after it
 //! ```
+//! After the first file that is taken again, the pace is that of the backlog at once.
 //! A file that is refused 11 times goes to `failedUpload`. Refusals count that are about the file: not those about who we are
 //! (401, 403, 407) or when (408, 429), after which the same file is tried again for ever.
 
@@ -107,7 +108,7 @@ impl Pacing {
         }
         if self
             .failing
-            .is_some_and(|at| uptime.saturating_sub(at) > PATIENCE)
+            .is_some_and(|at| uptime.saturating_sub(at) > PATIENCE && self.taken == 0)
         {
             return RARE + RARE_MORE.mul_f64(self.dice);
         }

@@ -71,6 +71,8 @@ fn three_failures_are_failing_and_three_successes_end_it() {
     assert_eq!(pacing.interval(2000, false, S(1251)), S(540));
     assert_eq!(pacing.interval(0, true, S(1251)), S(540));
     tell(&mut pacing, Answer::Taken, S(2000));
+    // It is back: what waited does not wait for three rare tries.
+    assert_eq!(pacing.interval(60, false, S(2001)), S(15));
     tell(&mut pacing, Answer::Taken, S(2010));
     assert!(pacing.failing.is_some());
     tell(&mut pacing, Answer::Taken, S(2020));

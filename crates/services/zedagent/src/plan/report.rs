@@ -23,7 +23,7 @@ use model::{
 };
 
 use super::{Zedagent, steps::clock_is_sane};
-use crate::translate::config_items;
+use crate::{facts::AttestStep, translate::config_items};
 
 /// Every row that zedagent publishes. What only a config can tell is `None` before there is one: then
 /// the other services wait, and after a restart of zedagent they go on with what they had.
@@ -191,6 +191,13 @@ fn status(turn: &Turn<'_, Zedagent>) -> ZedAgentStatus {
     let fault = facts
         .refused
         .clone()
+        .or_else(|| match facts.attest.step {
+            AttestStep::Pause(_) => facts.attest.barred.clone(),
+            AttestStep::SendCerts
+            | AttestStep::AskNonce
+            | AttestStep::SendQuote(_)
+            | AttestStep::Complete(_) => None,
+        })
         .or_else(|| {
             ["config", "attestation", "saved config", "config checkpoint"]
                 .iter()
