@@ -210,9 +210,9 @@ impl Service for Nim {
 
     fn read(tables: &mut Tables) -> Option<Desired> {
         Some(Desired {
-            sources: tables.get(&DEVICE_PORT_CONFIG),
-            properties: tables.get(&CONFIG_ITEMS),
-            adapters: tables.get(&PHYSICAL_IO_ADAPTERS),
+            sources: tables.peek(&DEVICE_PORT_CONFIG),
+            properties: tables.peek(&CONFIG_ITEMS),
+            adapters: tables.peek(&PHYSICAL_IO_ADAPTERS),
             list: global(&tables.own(&DEVICE_PORT_CONFIG_LIST)),
             leases: tables.own(&DHCP_LEASE),
             status: global(&tables.own(&DEVICE_NETWORK_STATUS)),

@@ -217,8 +217,8 @@ impl Service for Zedrouter {
     fn read(tables: &mut Tables) -> Option<Desired> {
         let instances = tables.get(&NETWORK_INSTANCE_CONFIG);
         let desired = Desired {
-            apps: tables.get(&APP_NETWORK_CONFIG),
-            ports: tables.get(&DEVICE_NETWORK_STATUS),
+            apps: tables.peek(&APP_NETWORK_CONFIG),
+            ports: tables.peek(&DEVICE_NETWORK_STATUS),
             own: Own {
                 numbers: tables.own(&UUID_PAIR_TO_NUM),
                 addresses: tables.own(&APP_INTERFACE_TO_NUM),

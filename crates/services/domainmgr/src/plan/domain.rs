@@ -357,7 +357,7 @@ fn alive(view: &View<'_>, unit: &Unit, process: Option<(u32, Timestamp)>, stoppi
     match state.map(|(state, at)| (class(state), at)) {
         Some((Class::Ready, _)) => booting().act(boot),
         Some((Class::Blocked, at)) => {
-            let left = RESUME_AFTER - view.now.duration_since(at);
+            let left = left_of(RESUME_AFTER, at, view.now);
             let next = running(Some(stands_still(view, at)));
             if left <= SignedDuration::ZERO {
                 next.act(boot)
@@ -385,12 +385,22 @@ fn with_silence(view: &View<'_>, running: impl FnOnce(Option<Fault>) -> Next) ->
     let Some((at, how)) = &view.guest.seen.trouble else {
         return running(None);
     };
-    let left = SILENCE - view.now.duration_since(*at);
+    let left = left_of(SILENCE, *at, view.now);
     if left > SignedDuration::ZERO {
         return running(None).wake(left);
     }
     let fault = Fault::new(Code::DomainQmp, subject(view.app), how.clone(), *at).transient(true);
     running(Some(fault.continuing(view.own_fault())))
+}
+
+/// What is left of a wait that began at `at`. When the clock was set back since, it is over: nobody knows how long it was.
+fn left_of(wait: SignedDuration, at: Timestamp, now: Timestamp) -> SignedDuration {
+    let age = now.duration_since(at);
+    if age.is_negative() {
+        SignedDuration::ZERO
+    } else {
+        wait - age
+    }
 }
 
 fn stands_still(view: &View<'_>, at: Timestamp) -> Fault {
@@ -487,4 +497,17 @@ fn ended(view: &View<'_>, unit: &Unit, at: Timestamp, how: &str, budget: &mut Bu
         return start(view, config, budget);
     }
     Next::say(view.status(DomainPhase::Failed, unit.incarnation, Some(fault))).wake(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_ends_a_wait() {
+        let at = |second| Timestamp::constant(second, 0);
+        let left = |since, now| left_of(SILENCE, at(since), at(now)).as_secs();
+        assert_eq!((left(100, 110), left(100, 130)), (20, 0));
+        assert_eq!(left(1_700_000_000, 5), 0);
+    }
 }
