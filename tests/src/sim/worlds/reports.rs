@@ -62,6 +62,7 @@ impl Reports {
             at: self.clock.now(),
             uptime: self.clock.uptime(),
             epoch,
+            server: "evc.example".to_owned(),
             count: number,
         };
         self.state().1.acknowledged.insert(key, acknowledged);
