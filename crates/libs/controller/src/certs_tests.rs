@@ -125,7 +125,7 @@ fn foreign_and_misused_certificates_are_refused() {
     let unlimited = ca.leaf_with(&["a"], |params| params.extended_key_usages = Vec::new());
     verify(&unlimited).unwrap();
     assert!(SigningRoots::from_pem(b"").is_err());
-    let early = "1999-01-01T00:00:00Z".parse().unwrap();
+    let early: jiff::Timestamp = "1999-01-01T00:00:00Z".parse().unwrap();
     let bytes = message(&[(SIGNING, &good), (ECDH, &good)], &[]);
     let error = ControllerCerts::verify(&bytes, &roots(&ca), early).unwrap_err();
     assert_eq!(error.status(), SenderStatus::CertInvalid);
