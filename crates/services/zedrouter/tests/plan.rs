@@ -396,7 +396,7 @@ async fn wrong_addresses_are_told() {
         let code = status.fault.unwrap().code;
         assert_eq!(
             (status.phase, code),
-            (AppNetworkPhase::Failed, Code::ConfigInvalid)
+            (AppNetworkPhase::Failed, Code::NetworkAddresses)
         );
     }
     assert_eq!(device.app(2).vifs[0].ip.unwrap().to_string(), "10.1.0.9");
