@@ -19,6 +19,8 @@
 //! - What is there is published whether volumemgr has spoken yet or not, because volumemgr asks what there
 //!   is before it says what it wants; nothing is removed before it has spoken.
 //! - A file whose row left the config is removed, complete or not.
+//! - A fetch that is stopped between the last two steps, naming the file and forgetting what it was made from, leaves
+//!   the latter: it is removed.
 //! - A new `Attempt` in the config throws away what the earlier one brought. After a reboot the attempts
 //!   begin anew, and a file that is there belongs to the attempt that is asked for.
 //! - A wrong digest ends the attempt; volumemgr decides about another one. The memory of it is the
@@ -49,6 +51,11 @@ use model::{
 };
 
 pub use world::Shell;
+
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    agent::run::<Downloader, _, _, _>(Shell::open)
+}
 
 /// The service.
 #[derive(Debug)]
@@ -126,6 +133,8 @@ pub enum Do {
     Fetch(Box<Order>),
     /// Remove a file, complete or not.
     Discard(Digest),
+    /// Remove what is left of the making of a complete file.
+    Tidy(Digest),
 }
 
 /// A fetch. Whatever changes it begins it anew, with the bytes that are there.
@@ -145,14 +154,14 @@ impl Action for Do {
     fn subject(&self) -> String {
         match self {
             Self::Fetch(order) => subject(order.file.sha256),
-            Self::Discard(digest) => subject(*digest),
+            Self::Discard(digest) | Self::Tidy(digest) => subject(*digest),
         }
     }
 
     fn is_slow(&self) -> bool {
         match self {
             Self::Fetch(_) => true,
-            Self::Discard(_) => false,
+            Self::Discard(_) | Self::Tidy(_) => false,
         }
     }
 
@@ -166,7 +175,7 @@ impl Action for Do {
                     permanent,
                 }
             }
-            Self::Discard(_) => Backoff::default(),
+            Self::Discard(_) | Self::Tidy(_) => Backoff::default(),
         }
     }
 }

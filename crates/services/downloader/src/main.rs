@@ -1,9 +1,8 @@
-//! The downloader's binary; see the library.
+//! The binary that runs this service alone; see the library.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use downloader::{Downloader, Shell};
-
 fn main() -> ExitCode {
-    agent::run::<Downloader, _, _, _>(Shell::open)
+    downloader::main()
 }

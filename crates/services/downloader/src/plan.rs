@@ -85,7 +85,7 @@ fn wanted(turn: &Turn<'_, Downloader>, file: &DownloaderConfig) -> (DownloaderSt
         return (row, Some(Do::Discard(*sha256)));
     }
     if files.complete.is_some() {
-        return (row, None);
+        return (row, files.partial.map(|_| Do::Tidy(*sha256)));
     }
     if let Some(old) = old.filter(|old| old.attempt == *attempt && is_wrong(old)) {
         return (old.clone(), None);

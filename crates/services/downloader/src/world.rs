@@ -171,6 +171,11 @@ impl Shell {
         }
     }
 
+    fn remove(&self, digest: Digest, keep_complete: bool) -> Result<(), Failure> {
+        self.discard(digest, keep_complete)
+            .map_err(|e| Failure::of(Code::DownloadWrite, subject(digest), &e).transient())
+    }
+
     fn read(&self) -> io::Result<BTreeMap<Digest, Files>> {
         let mut files: BTreeMap<Digest, Files> = BTreeMap::new();
         let entries = match fs::read_dir(&self.downloads) {
@@ -199,14 +204,15 @@ impl Shell {
         Ok(files)
     }
 
-    fn discard(&self, digest: Digest) -> io::Result<()> {
+    /// Removes what bears the digest's name, or, with `keep_complete`, all of it but the file itself.
+    fn discard(&self, digest: Digest, keep_complete: bool) -> io::Result<()> {
         for entry in fs::read_dir(&self.downloads)? {
             let entry = entry?;
             let name = entry.file_name();
             if name
                 .to_str()
                 .and_then(parse)
-                .is_some_and(|(of, _)| of == digest)
+                .is_some_and(|(of, suffix)| of == digest && !(keep_complete && suffix.is_empty()))
             {
                 match fs::remove_file(entry.path()) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -227,11 +233,8 @@ impl World<Downloader> for Shell {
     async fn apply(&self, action: Do, progress: Progress) -> Result<(), Failure> {
         match action {
             Do::Fetch(order) => self.fetch(&order, &progress).await,
-            Do::Discard(digest) => {
-                let object = subject(digest);
-                self.discard(digest)
-                    .map_err(|e| Failure::of(Code::DownloadWrite, object, &e).transient())
-            }
+            Do::Discard(digest) => self.remove(digest, false),
+            Do::Tidy(digest) => self.remove(digest, true),
         }
     }
 }

@@ -140,6 +140,11 @@ impl Sim {
                     "nothing to discard"
                 );
             }
+            Do::Tidy(digest) => {
+                let files = self.actual.files.get_mut(digest).expect("a file");
+                assert!(files.complete.is_some(), "bytes to go on from are kept");
+                assert!(files.partial.take().is_some(), "nothing to tidy");
+            }
             Do::Fetch(order) => {
                 let digest = order.file.sha256;
                 let files = self.actual.files.entry(digest).or_default();
@@ -407,6 +412,7 @@ proptest! {
                 DownloadPhase::Downloaded { .. } => {
                     let fetched = sim.fetched.contains(&(config.sha256, config.attempt));
                     prop_assert!(fetched || (had && same_attempt));
+                    prop_assert_eq!(sim.actual.files[&config.sha256].partial, None);
                 }
                 DownloadPhase::Waiting { .. } => {
                     prop_assert!(!(had && same_attempt), "lost what was there");

@@ -95,8 +95,10 @@ fn piece(s: &mut State, digest: Digest, object: &str) -> Result<Piece, Failure> 
             return Err(fail(Code::VerifyDigest, "another digest"));
         }
     }
+    // What it was made from goes last, and may be overtaken by the next turn.
+    let left = s.chance.one_in(8).then_some(0);
     let entry = s.disk.downloads.entry(digest).or_default();
-    entry.complete = entry.partial.take();
+    entry.complete = std::mem::replace(&mut entry.partial, left);
     Ok(Piece::Done)
 }
 
@@ -123,6 +125,15 @@ impl World<Downloader> for Downloads {
             downloader::Do::Fetch(order) => self.fetch(&order, &progress).await,
             downloader::Do::Discard(digest) => {
                 self.0.with(|s| s.disk.downloads.remove(&digest));
+                Ok(())
+            }
+            downloader::Do::Tidy(digest) => {
+                self.0.with(|s| {
+                    s.disk
+                        .downloads
+                        .get_mut(&digest)
+                        .map(|file| file.partial = None)
+                });
                 Ok(())
             }
         }

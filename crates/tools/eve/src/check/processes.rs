@@ -164,9 +164,8 @@ fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let words: Vec<u32> = (0..ip.len() / 8)
-        .map(|index| u32::from_str_radix(&ip[index * 8..index * 8 + 8], 16))
-        .collect::<Result<_, _>>()
-        .ok()?;
+        .map(|index| u32::from_str_radix(ip.get(index * 8..index * 8 + 8)?, 16).ok())
+        .collect::<Option<_>>()?;
     let ip = match words.as_slice() {
         [word] => IpAddr::V4(Ipv4Addr::from(word.to_ne_bytes())),
         [a, b, c, d] => {
