@@ -55,6 +55,14 @@ use vmm::{probe::Force, qmp::RunState};
 
 pub use world::Hypervisor;
 
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    if let Some(code) = vmm::probe::child_main(std::env::args_os().nth(1).as_deref()) {
+        return code;
+    }
+    agent::run::<Domainmgr, _, _, _>(Hypervisor::open)
+}
+
 /// The service.
 #[derive(Debug)]
 pub struct Domainmgr;

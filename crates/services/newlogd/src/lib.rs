@@ -48,3 +48,8 @@ pub mod world;
 
 pub use plan::{Actual, Counters, Do, Newlogd, Report, Waiting};
 pub use read::{Desired, Levels};
+
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    agent::run::<Newlogd, _, _, _>(world::open)
+}

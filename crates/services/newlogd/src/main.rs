@@ -1,10 +1,8 @@
-//! The newlogd service.
+//! The binary that runs this service alone; see the library.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use newlogd::{Newlogd, world};
-
 fn main() -> ExitCode {
-    agent::run::<Newlogd, _, _, _>(world::open)
+    newlogd::main()
 }

@@ -6,7 +6,6 @@ pub mod evc;
 pub mod kmsg;
 pub mod sources;
 pub mod store;
-mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +15,7 @@ use std::{
 };
 
 use agent::{Boot, Clock, Failure, Progress, World};
+use dirwatch::DirWatch;
 use model::code::Code;
 use tokio::{
     sync::Mutex,
@@ -40,7 +40,6 @@ use evc::{Carrier, Evc};
 use kmsg::{Kmsg, Records};
 use sources::Sources;
 use store::{Shelf, Store, StoreError};
-use watch::Watch;
 
 /// Two looks for the sake of lines that were printed are so far apart.
 const PACE: Duration = Duration::from_secs(2);
@@ -83,7 +82,7 @@ pub struct Logs<C> {
     carrier: C,
     collector: Arc<Mutex<Collector>>,
     view: Arc<StdMutex<View>>,
-    watch: Watch,
+    watch: DirWatch,
     kmsg: Option<Kmsg>,
 }
 
@@ -153,7 +152,7 @@ impl<C: Carrier> Logs<C> {
             losses_since: uptime,
         };
         Ok(Self {
-            watch: Watch::on(vec![places.logs.clone(), places.logs.join(sources::GUESTS)]),
+            watch: DirWatch::on(vec![places.logs.clone(), places.logs.join(sources::GUESTS)]),
             places,
             store,
             clock,
@@ -475,7 +474,7 @@ impl View {
 impl<C: Carrier> World<Newlogd> for Logs<C> {
     async fn observe(&self, desired: &Desired) -> Result<Actual, Failure> {
         // What is printed from now on is another change.
-        self.watch.clear();
+        self.watch.take(|_| true);
         let (now, uptime) = (self.clock.now(), self.clock.uptime());
         let mut view = self.view();
         view.looked = Instant::now();

@@ -48,3 +48,8 @@ pub use plan::{
     items::{Id, Item, RULE_PRIORITY},
     select::LAST_RESORT,
 };
+
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    agent::run::<Nim, _, _, _>(|boot| async { world::Kernel::open(boot.clock) })
+}

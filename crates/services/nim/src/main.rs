@@ -1,10 +1,8 @@
-//! The nim service.
+//! The binary that runs this service alone; see the library.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use nim::{Nim, world::Kernel};
-
 fn main() -> ExitCode {
-    agent::run::<Nim, _, _, _>(|boot| async { Kernel::open(boot.clock) })
+    nim::main()
 }

@@ -29,3 +29,8 @@ mod plan;
 pub mod world;
 
 pub use plan::{Ask, Desired, Nodeagent, Report};
+
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    agent::run::<Nodeagent, _, _, _>(|boot| async { Ok(world::Supervisor::new(boot.root)) })
+}

@@ -1,10 +1,8 @@
-//! The nodeagent service.
+//! The binary that runs this service alone; see the library.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use nodeagent::{Nodeagent, world::Supervisor};
-
 fn main() -> ExitCode {
-    agent::run::<Nodeagent, _, _, _>(|boot| async { Ok(Supervisor::new(boot.root)) })
+    nodeagent::main()
 }

@@ -28,3 +28,8 @@ pub mod world;
 
 pub use plan::{Acknowledged, Actual, Due, Report, Reporter, Send};
 pub use read::Desired;
+
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    agent::run::<Reporter, _, _, _>(|boot| async move { Ok(world::Evc::open(&boot)) })
+}

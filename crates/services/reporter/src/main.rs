@@ -1,10 +1,8 @@
-//! The reporter service.
+//! The binary that runs this service alone; see the library.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use reporter::{Reporter, world::Evc};
-
 fn main() -> ExitCode {
-    agent::run::<Reporter, _, _, _>(|boot| async move { Ok(Evc::open(&boot)) })
+    reporter::main()
 }

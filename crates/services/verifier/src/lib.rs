@@ -42,6 +42,11 @@ use model::{
 
 pub use world::Disk;
 
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    agent::run::<Verifier, _, _, _>(Disk::open)
+}
+
 /// The service.
 #[derive(Debug)]
 pub struct Verifier;

@@ -1,9 +1,8 @@
-//! The verifier's binary; see the library.
+//! The binary that runs this service alone; see the library.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use verifier::{Disk, Verifier};
-
 fn main() -> ExitCode {
-    agent::run::<Verifier, _, _, _>(Disk::open)
+    verifier::main()
 }

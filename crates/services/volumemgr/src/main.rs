@@ -1,9 +1,8 @@
-//! volumemgr's binary; see the library.
+//! The binary that runs this service alone; see the library.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use volumemgr::{Disk, Volumemgr};
-
 fn main() -> ExitCode {
-    agent::run::<Volumemgr, _, _, _>(Disk::open)
+    volumemgr::main()
 }

@@ -37,3 +37,8 @@ pub mod world;
 
 pub use checkpoint::saved_config;
 pub use plan::{Desired, Report, Step, Zedagent};
+
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    agent::run::<Zedagent, _, _, _>(|boot| async move { Ok(world::Evc::open(&boot)) })
+}

@@ -1,10 +1,8 @@
-//! The zedagent service.
+//! The binary that runs this service alone; see the library.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use zedagent::{Zedagent, world::Evc};
-
 fn main() -> ExitCode {
-    agent::run::<Zedagent, _, _, _>(|boot| async move { Ok(Evc::open(&boot)) })
+    zedagent::main()
 }

@@ -31,3 +31,8 @@ mod plan;
 pub mod world;
 
 pub use plan::{Desired, NoAction, Own, Report, Zedmanager};
+
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    agent::run::<Zedmanager, _, _, _>(|_| async { Ok(world::BusOnly) })
+}

@@ -1,10 +1,8 @@
-//! The zedmanager service.
+//! The binary that runs this service alone; see the library.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use zedmanager::{Zedmanager, world::BusOnly};
-
 fn main() -> ExitCode {
-    agent::run::<Zedmanager, _, _, _>(|_| async { Ok(BusOnly) })
+    zedmanager::main()
 }

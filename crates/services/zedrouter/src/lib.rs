@@ -45,3 +45,8 @@ pub use plan::{
     Actual, Desired, Do, Lease, Own, Present, Report, Resolver, Sample, TABLE, Zedrouter, host_set,
     item,
 };
+
+/// The whole program.
+pub fn main() -> std::process::ExitCode {
+    agent::run::<Zedrouter, _, _, _>(world::Kernel::open)
+}

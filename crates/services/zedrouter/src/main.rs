@@ -1,10 +1,8 @@
-//! The zedrouter service.
+//! The binary that runs this service alone; see the library.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use zedrouter::{Zedrouter, world::Kernel};
-
 fn main() -> ExitCode {
-    agent::run::<Zedrouter, _, _, _>(Kernel::open)
+    zedrouter::main()
 }

@@ -4,11 +4,13 @@
 //! work for those who watch them.
 
 pub mod processes;
+pub mod shipped;
+pub mod starts;
 pub mod timeline;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread::sleep,
     time::Duration,
 };
@@ -33,21 +35,23 @@ use crate::{
     stats::Summary,
     stop::Stop,
 };
-use processes::{Process, Used};
+use processes::{Memory, Process, Used};
+use shipped::Shipped;
 
 /// The image in the datastore.
 const IMAGE: &str = "tiny.qcow2";
-/// The operator's command, which is on a device, too.
-const COMMAND: &str = "eve";
 /// How often something is looked at that nothing announces.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What is measured, and how often.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Directory with the built programs; without it that of this one.
+    /// Directory with the device's programs as they were built (zedbox, eve); without it that of this one.
     #[arg(long)]
-    pub binaries: Option<PathBuf>,
+    pub product: Option<PathBuf>,
+    /// Directory with a program for each service instead: how it would be without the one for all.
+    #[arg(long, conflicts_with = "product")]
+    pub apart: Option<PathBuf>,
     /// The application.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/manifest.json"))]
     pub manifest: PathBuf,
@@ -81,10 +85,17 @@ struct Round {
 
 /// What a service takes at rest, all its processes together.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct Rest {
-    pss_kib: u64,
-    cpu_percent: f64,
-    wakeups_per_s: f64,
+pub struct Rest {
+    /// Its memory.
+    pub memory: Memory,
+    /// Its share of a processor.
+    pub cpu_percent: f64,
+    /// How often it wakes up.
+    pub wakeups_per_s: f64,
+    /// Threads.
+    pub threads: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
 }
 
 /// All figures.
@@ -109,9 +120,19 @@ pub fn run(options: &Options, stop: &Stop) -> Result<()> {
 
 fn measure(options: &Options, stop: &Stop) -> Result<Figures> {
     let mut of_stage = demo::Options::of_this_build()?;
-    if let Some(binaries) = &options.binaries {
-        of_stage.binaries = std::path::absolute(binaries)?;
-    }
+    // Held until the end: the device's programs are links to these files.
+    let _shipped = match &options.apart {
+        Some(apart) => {
+            of_stage.binaries = std::path::absolute(apart)?;
+            None
+        }
+        None => {
+            let product = options.product.as_ref().unwrap_or(&of_stage.binaries);
+            let shipped = Shipped::of(&std::path::absolute(product)?, &of_stage.binaries)?;
+            of_stage.binaries = shipped.dir();
+            Some(shipped)
+        }
+    };
     let image = guest::image(guest::Kind::Tiny, &guest::default_cache());
     let image = image.context("build the guest image")?;
     let mut figures = Figures::default();
@@ -125,9 +146,17 @@ fn measure(options: &Options, stop: &Stop) -> Result<Figures> {
             figures.rest = rest(&stage, Duration::from_secs(options.idle), stop)?;
         }
     }
-    let names = figures.rest.keys().cloned().chain([COMMAND.to_owned()]);
-    figures.sizes_kib = processes::sizes(&of_stage.binaries, &names.collect::<Vec<_>>())?;
+    figures.sizes_kib = sizes(&of_stage.binaries, &figures.rest)?;
     Ok(figures)
+}
+
+/// Sizes of all that a device has, by file.
+pub fn sizes(programs: &Path, rest: &BTreeMap<String, Rest>) -> Result<BTreeMap<String, u64>> {
+    let together = programs.join(shipped::SERVICES).exists();
+    let first = together.then_some(shipped::SERVICES).into_iter();
+    let services = rest.keys().map(String::as_str);
+    let names = first.chain(services).chain([shipped::COMMAND]);
+    processes::sizes(programs, &names.collect::<Vec<_>>())
 }
 
 /// What is followed of the device.
@@ -198,7 +227,7 @@ fn bring_up(stage: &Stage, options: &Options, stop: &Stop) -> Result<Round> {
 }
 
 /// What each service takes while nothing happens.
-fn rest(stage: &Stage, span: Duration, stop: &Stop) -> Result<BTreeMap<String, Rest>> {
+pub fn rest(stage: &Stage, span: Duration, stop: &Stop) -> Result<BTreeMap<String, Rest>> {
     let found = processes::services(stage.world(), stage.device().root());
     ensure!(!found.is_empty(), "no process of the device runs");
     let look = |found: &[Process]| -> Result<Vec<Used>> {
@@ -216,7 +245,15 @@ fn rest(stage: &Stage, span: Duration, stop: &Stop) -> Result<BTreeMap<String, R
     let mut rest = BTreeMap::<String, Rest>::new();
     for (process, (before, after)) in found.iter().zip(before.iter().zip(&after)) {
         let one = rest.entry(process.name.clone()).or_default();
-        one.pss_kib += processes::pss_kib(process.pid)?;
+        let (memory, handles) = (
+            processes::memory(process.pid)?,
+            processes::handles(process.pid)?,
+        );
+        one.memory.pss += memory.pss;
+        one.memory.rss += memory.rss;
+        one.memory.private += memory.private;
+        one.threads += handles.0;
+        one.descriptors += handles.1;
         one.cpu_percent += us(after.cpu_ns.saturating_sub(before.cpu_ns)) / 1e6 / seconds * 100.0;
         let sleeps = u32::try_from(after.sleeps.saturating_sub(before.sleeps)).unwrap_or(u32::MAX);
         one.wakeups_per_s += f64::from(sleeps) / seconds;
@@ -224,7 +261,8 @@ fn rest(stage: &Stage, span: Duration, stop: &Stop) -> Result<BTreeMap<String, R
     Ok(rest)
 }
 
-fn wait(span: Duration, stop: &Stop) -> Result<()> {
+/// Waits, unless it is to stop.
+pub fn wait(span: Duration, stop: &Stop) -> Result<()> {
     let deadline = now_ns() + u64::try_from(span.as_nanos())?;
     while now_ns() < deadline {
         stop.check()?;
@@ -243,7 +281,7 @@ impl Figures {
     }
 
     fn pss_kib(&self) -> u64 {
-        self.rest.values().map(|rest| rest.pss_kib).sum()
+        self.rest.values().map(|rest| rest.memory.pss).sum()
     }
 
     fn wakeups(&self) -> f64 {
@@ -273,7 +311,17 @@ fn tables_of(figures: &Figures) -> Vec<Table> {
     }
     let mut rest = Table::new(
         "services with an application running and nothing to do",
-        &["", "PSS KiB", "CPU %", "wake-ups/s", "binary KiB"],
+        &[
+            "",
+            "PSS KiB",
+            "private KiB",
+            "RSS KiB",
+            "CPU %",
+            "wake-ups/s",
+            "threads",
+            "fds",
+            "binary KiB",
+        ],
     );
     let names: BTreeSet<_> = figures
         .rest
@@ -285,20 +333,29 @@ fn tables_of(figures: &Figures) -> Vec<Table> {
         let here = figures.rest.get(name);
         rest.row([
             name.clone(),
-            here.map_or_else(dash, |rest| rest.pss_kib.to_string()),
+            here.map_or_else(dash, |rest| rest.memory.pss.to_string()),
+            here.map_or_else(dash, |rest| rest.memory.private.to_string()),
+            here.map_or_else(dash, |rest| rest.memory.rss.to_string()),
             here.map_or_else(dash, |rest| format!("{:.3}", rest.cpu_percent)),
             here.map_or_else(dash, |rest| figure(rest.wakeups_per_s)),
+            here.map_or_else(dash, |rest| rest.threads.to_string()),
+            here.map_or_else(dash, |rest| rest.descriptors.to_string()),
             figures
                 .sizes_kib
                 .get(name)
                 .map_or_else(dash, u64::to_string),
         ]);
     }
+    let sum = |of: fn(&Rest) -> u64| figures.rest.values().map(of).sum::<u64>().to_string();
     rest.row([
         "together".to_owned(),
         figures.pss_kib().to_string(),
+        sum(|rest| rest.memory.private),
+        sum(|rest| rest.memory.rss),
         format!("{:.3}", figures.cpu_percent()),
         figure(figures.wakeups()),
+        sum(|rest| rest.threads),
+        sum(|rest| rest.descriptors),
         figures.sizes_kib.values().sum::<u64>().to_string(),
     ]);
     vec![times, rest]
@@ -316,7 +373,10 @@ fn json_of(figures: &Figures) -> Value {
         "config_to_guest_ms": rounded(figures.summary(|round| round.config_to_guest).p50),
         "rounds": figures.rounds.len(),
         "pss_total_kib": figures.pss_kib(),
-        "pss_by_service": by_service(&|rest| json!(rest.pss_kib)),
+        "pss_by_service": by_service(&|rest| json!(rest.memory.pss)),
+        "private_by_service": by_service(&|rest| json!(rest.memory.private)),
+        "threads_by_service": by_service(&|rest| json!(rest.threads)),
+        "descriptors_by_service": by_service(&|rest| json!(rest.descriptors)),
         "binaries_kib": figures.sizes_kib.values().sum::<u64>(),
         "binaries_by_name": figures.sizes_kib,
         "idle_cpu_percent": rounded(figures.cpu_percent()),
@@ -337,10 +397,16 @@ mod tests {
             config_to_qemu: 2.0 * ready,
             config_to_guest: 3.0 * ready,
         };
-        let rest = |pss_kib| Rest {
-            pss_kib,
+        let rest = |pss| Rest {
+            memory: Memory {
+                pss,
+                rss: 2 * pss,
+                private: pss / 2,
+            },
             cpu_percent: 0.25,
             wakeups_per_s: 0.5,
+            threads: 1,
+            descriptors: 10,
         };
         let figures = Figures {
             rounds: vec![round(100.0), round(900.0), round(200.0)],
@@ -364,10 +430,11 @@ mod tests {
             let line = table.lines().find(|line| line.trim().starts_with(start));
             line.unwrap().split_whitespace().collect()
         };
-        assert_eq!(words("eve"), ["eve", "-", "-", "-", "1000"]);
-        assert_eq!(
-            words("together"),
-            ["together", "3000", "0.500", "1.00", "4000"]
-        );
+        let eve = ["eve", "-", "-", "-", "-", "-", "-", "-", "1000"];
+        assert_eq!(words("eve"), eve);
+        let together = [
+            "together", "3000", "1500", "6000", "0.500", "1.00", "2", "20", "4000",
+        ];
+        assert_eq!(words("together"), together);
     }
 }

@@ -8,6 +8,7 @@
 //! - [`ruleset`]: how long the packet filter of many applications needs to come into force, and what it costs packets, beside
 //!   a bare bridge and a bare router.
 //! - [`curve`]: how the turns and the memory of a device in memory grow with the number of its applications.
+//! - [`budget`]: what of that is limited, and whether the limits are kept.
 //!
 //! Other work on the machine moves every figure, so what is compared is measured in turns, a few samples of each at a
 //! time, and the ratio to the floor is the median of the turns' ratios: a slow second hits both sides of it.
@@ -17,6 +18,7 @@
 //! the device's own bus what happened when, `device/processes.rs` what the kernel knows of its processes.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod bus;
 pub mod clock;
 pub mod curve;

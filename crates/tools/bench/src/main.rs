@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use bench::{bus, bus::peer::Role, curve, device, download, ruleset, stop::Stop};
+use bench::{budget, bus, bus::peer::Role, curve, device, download, ruleset, stop::Stop};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ enum What {
     Bus(bus::Options),
     /// A whole device: times to ready and to a guest, memory, processor, sizes.
     Device(device::Options),
+    /// Whether a device keeps to its limits of size, memory and work.
+    Budget(budget::Options),
     /// An image from the wish for it to its verified copy.
     Download(download::Options),
     /// The packet filter of many applications.
@@ -52,6 +54,7 @@ fn run(what: &What) -> Result<()> {
         What::Peer { role } => return role.play(),
         What::Bus(options) => bus::run(options, &stop),
         What::Device(options) => device::run(options, &stop),
+        What::Budget(options) => budget::run(options, &stop),
         What::Download(options) => download::run(options, &stop),
         What::Ruleset(options) => ruleset::run(options, &stop),
         What::Curve(options) => curve::run(options, &stop),

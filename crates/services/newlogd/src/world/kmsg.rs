@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use rustix::{fs::OFlags, io::Errno};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::watch::wait_for;
 use crate::{
     line::{KernelRecord, kernel_record},
     state::KernelPosition,
@@ -50,7 +49,9 @@ impl Kmsg {
             .read(true)
             .custom_flags(flags)
             .open(path)?;
-        Ok(Self(wait_for(file)?))
+        // The other constructor is unsafe code; what it asks for, that the value owns its descriptor, holds for a file.
+        #[allow(deprecated, reason = "see above")]
+        AsyncFd::new(file).map(Self)
     }
 
     /// Resolves when there is a message.

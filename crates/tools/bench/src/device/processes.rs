@@ -4,8 +4,9 @@
 //! side sees them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -54,11 +55,37 @@ fn is_ours(exe: &Path, programs: &Path) -> Option<String> {
     Some(name.trim_end_matches(" (deleted)").to_owned())
 }
 
-/// Proportional set size in KiB: shared pages count by their share.
-pub fn pss_kib(pid: i32) -> Result<u64> {
+/// What a process has of the machine's memory, in KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// Proportional set size: shared pages count by their share.
+    pub pss: u64,
+    /// Pages that are in memory for it, shared ones in full.
+    pub rss: u64,
+    /// Pages that are there for this process alone and on no disk: heap, stacks, relocated tables.
+    pub private: u64,
+}
+
+/// What the process has of the memory now.
+pub fn memory(pid: i32) -> Result<Memory> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    kib(&text, "Pss:").with_context(|| format!("no Pss in {path}"))
+    let of = |word| kib(&text, word).with_context(|| format!("no {word} in {path}"));
+    Ok(Memory {
+        pss: of("Pss:")?,
+        rss: of("Rss:")?,
+        private: of("Private_Dirty:")?,
+    })
+}
+
+/// Its threads and its open descriptors.
+pub fn handles(pid: i32) -> Result<(u64, u64)> {
+    let count = |what: &str| -> Result<u64> {
+        let dir = format!("/proc/{pid}/{what}");
+        let entries = fs::read_dir(&dir).with_context(|| format!("read {dir}"))?;
+        Ok(u64::try_from(entries.count())?)
+    };
+    Ok((count("task")?, count("fd")?))
 }
 
 /// What the process has used up to now.
@@ -101,13 +128,15 @@ fn run_time(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().next()?.parse().ok()
 }
 
-/// Stripped sizes in KiB of `names` in `binaries`; what is not there is left out.
-pub fn sizes(binaries: &Path, names: &[String]) -> Result<BTreeMap<String, u64>> {
+/// Stripped sizes in KiB of `names` in `binaries`. Of several names of one file the first counts.
+pub fn sizes(binaries: &Path, names: &[&str]) -> Result<BTreeMap<String, u64>> {
     let copies = tempfile::tempdir()?;
     let mut sizes = BTreeMap::new();
-    for name in names {
+    let mut seen = BTreeSet::new();
+    for &name in names {
         let (from, to) = (binaries.join(name), copies.path().join(name));
-        if !from.exists() {
+        let file = fs::metadata(&from).with_context(|| format!("look at {}", from.display()))?;
+        if !seen.insert((file.dev(), file.ino())) {
             continue;
         }
         let stripped = std::process::Command::new("strip")
@@ -122,7 +151,7 @@ pub fn sizes(binaries: &Path, names: &[String]) -> Result<BTreeMap<String, u64>>
             "strip {}: {said}",
             from.display()
         );
-        sizes.insert(name.clone(), fs::metadata(&to)?.len().div_ceil(1024));
+        sizes.insert(name.to_owned(), fs::metadata(&to)?.len().div_ceil(1024));
         fs::remove_file(to)?;
     }
     Ok(sizes)
@@ -159,9 +188,23 @@ mod tests {
     }
 
     #[test]
+    fn a_file_with_two_names_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = std::env::current_exe().unwrap();
+        fs::copy(own, dir.path().join("one")).unwrap();
+        fs::hard_link(dir.path().join("one"), dir.path().join("two")).unwrap();
+        let sizes = sizes(dir.path(), &["one", "two"]).unwrap();
+        assert_eq!(sizes.keys().collect::<Vec<_>>(), ["one"]);
+        assert!(super::sizes(dir.path(), &["three"]).is_err());
+    }
+
+    #[test]
     fn this_process_has_used_something() {
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(pss_kib(own).unwrap() > 100);
+        let memory = memory(own).unwrap();
+        assert!(memory.private > 100 && memory.private <= memory.pss && memory.pss <= memory.rss);
+        let (threads, descriptors) = handles(own).unwrap();
+        assert!(threads > 0 && descriptors > 2);
         assert!(used(own).unwrap().cpu_ns > 0);
     }
 }
