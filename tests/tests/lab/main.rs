@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod campaign;
+mod disk;
 mod faults;
 mod life;
+mod logs;
 mod support;

@@ -46,7 +46,23 @@ pub(crate) fn onboarded(uplinks: usize) -> Stage {
 
 /// The same, with more to choose.
 pub(crate) fn onboarded_with(options: &Options) -> Stage {
-    let stage = Stage::build(options).unwrap();
+    begin(Stage::build(options).unwrap())
+}
+
+/// The same with a `/persist` of its own.
+pub(crate) fn onboarded_on(uplinks: usize, persist: &Path) -> Stage {
+    let options = Options {
+        uplinks,
+        ..Options::of_this_build().unwrap()
+    };
+    let stage = Stage::build(&options).unwrap();
+    let place = stage.device().root().join("persist");
+    std::fs::remove_dir(&place).unwrap();
+    std::os::unix::fs::symlink(persist, place).unwrap();
+    begin(stage)
+}
+
+fn begin(stage: Stage) -> Stage {
     stage
         .add_image("tiny.qcow2", &image(Kind::Tiny).path)
         .unwrap();

@@ -22,6 +22,8 @@ const KEEP: usize = 5;
 const TAIL: u64 = 32 * 1024;
 /// Threads looked at.
 const THREADS: usize = 64;
+/// A case in the making.
+const NEW: &str = ".new";
 
 /// What happened, for `reason.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -52,7 +54,12 @@ pub(crate) fn save(
 ) -> io::Result<PathBuf> {
     let unit = crash.join(case.unit.stem());
     let name = case.at.strftime("%Y%m%dT%H%M%S.%3fZ").to_string();
-    let case_dir = unit.join(name);
+    // Whoever finds a case finds all of it: it gets its name at the end. Only one is made at a time.
+    let (case_dir, finished) = (unit.join(NEW), unit.join(name));
+    match fs::remove_dir_all(&case_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     fs::create_dir_all(&case_dir)?;
     let reason = serde_json::to_vec_pretty(case).map_err(io::Error::other)?;
     fs::write(case_dir.join("reason.json"), reason)?;
@@ -68,8 +75,14 @@ pub(crate) fn save(
     if let Some(lines) = output.and_then(|path| tail(path, TAIL).ok()) {
         fs::write(case_dir.join("output.log"), lines)?;
     }
+    for file in fs::read_dir(&case_dir)? {
+        fs::File::open(file?.path())?.sync_data()?;
+    }
+    fs::File::open(&case_dir)?.sync_all()?;
+    fs::rename(&case_dir, &finished)?;
+    fs::File::open(&unit)?.sync_all()?;
     rotate(&unit)?;
-    Ok(case_dir)
+    Ok(finished)
 }
 
 fn peek(path: &Path) -> Option<Vec<u8>> {
