@@ -5,9 +5,12 @@
 //! replays to the last action.
 //!
 //! [`disk`] is a disk that records what is done to it: what power cuts, full and broken disks do to `/persist`.
+//! [`outside`] is a controller and a datastore that misbehave, for the services that speak with them over real sockets.
 //!
 //! - `tests/campaign_disk.rs`: the services' code on that disk.
+//! - `tests/campaign_controller.rs`, `tests/campaign_datastore.rs`: every fault on every endpoint.
 //! - `tests/campaign_device.rs`: random lives of a device (`SEEDS=n` how many, `SEED=n` one of them alone).
+//!   `make nightly` runs ten thousand lives and every cell of the tables.
 //! - `tests/stories.rs`: lives to read.
 //! - `tests/wiring.rs`: who reads and writes what.
 #![forbid(unsafe_code)]
@@ -20,4 +23,5 @@
 )]
 
 pub mod disk;
+pub mod outside;
 pub mod sim;

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use agent::{Clock, Failure, TurnOutcome};
+use agent::{Clock, Failure, Hand, TurnOutcome};
 use bus::{Bus, MemoryControl, Object, Publisher, Rows, Topic};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     service::{ServicePhase, ServiceStatus},
     topics::SERVICE_STATUS,
@@ -47,6 +47,9 @@ pub struct Device {
     pub bus: Bus,
     control: MemoryControl,
     clock: Clock,
+    hand: Hand,
+    /// How far the wall clock is off.
+    off_by: SignedDuration,
     chance: Chance,
     seats: Vec<Place>,
     supervisor: Option<Publisher<ServiceStatus>>,
@@ -100,7 +103,7 @@ impl Place {
 impl Device {
     /// A new device, switched on. `seed` decides everything that happens by chance.
     pub fn new(seed: u64) -> Self {
-        let clock = Clock::tokio(BIRTH.parse().unwrap());
+        let (clock, hand) = Clock::by_hand(BIRTH.parse().unwrap());
         let (bus, control) = Bus::memory_with_control();
         let machine = Machine::new(seed, clock.clone(), control.clone());
         let m = &machine;
@@ -142,6 +145,8 @@ impl Device {
             late_one_in: 0,
             seed,
             clock,
+            hand,
+            off_by: SignedDuration::ZERO,
         };
         device.boot();
         device
@@ -165,7 +170,7 @@ impl Device {
     fn boot(&mut self) {
         self.boots += 1;
         self.off_until = None;
-        self.clock = Clock::tokio(self.clock.now());
+        (self.clock, self.hand) = Clock::by_hand(self.clock.now());
         let clock = self.clock.clone();
         self.machine.with(|s| {
             s.clock = clock;
@@ -202,6 +207,22 @@ impl Device {
         self.control.wipe_run();
         self.machine.with(super::machine::State::reboot);
         self.off_until = Some(Instant::now() + off);
+    }
+
+    /// Somebody sets the wall clock. No service is told, as on a device.
+    pub fn jump(&mut self, by: SignedDuration) {
+        self.hand.jump(by);
+        self.off_by += by;
+        let now = self.clock.now();
+        self.machine
+            .with(|s| s.note(&format!("== the clock jumps by {by:#} to {now}")));
+    }
+
+    /// Somebody sets the wall clock right.
+    pub fn set_clock(&mut self) {
+        if !self.off_by.is_zero() {
+            self.jump(-self.off_by);
+        }
     }
 
     /// Kills a service's process; the supervisor starts it again.

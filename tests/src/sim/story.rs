@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, env, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use vmm::qmp::RunState;
 
 use super::{
@@ -92,6 +93,7 @@ async fn outage(device: &mut Device, seed: u64) {
 
 /// Nothing stands in the way any more, and the config is sound.
 pub(crate) fn heal(device: &mut Device) {
+    device.set_clock();
     device.crash_one_in = 0;
     device.late_one_in = 0;
     device.machine.with(|s| {
@@ -200,7 +202,7 @@ pub(crate) async fn rest(device: &mut Device) {
 
 /// Something happens.
 fn chapter(device: &mut Device) {
-    match device.chance().number(0..=29) {
+    match device.chance().number(0..=30) {
         0..=11 => change(device),
         12..=15 => {
             let service = device.chance().of(&SERVICES);
@@ -264,6 +266,7 @@ fn chapter(device: &mut Device) {
                 s.stir("zedrouter");
             });
         }
+        29 => clock(device),
         28 => device.machine.with(|s| {
             s.note("== attestation forgotten");
             s.evc.forget_attestation();
@@ -285,6 +288,23 @@ fn datastore(device: &mut Device) {
         s.datastore.wrong = what == 2;
         s.datastore.breaks_one_in = breaks;
     });
+}
+
+/// The wall clock is set: by an hour, by years, to where a board without a battery begins, or right.
+fn clock(device: &mut Device) {
+    let hours = |n| SignedDuration::from_hours(n);
+    let to_1970 = Timestamp::UNIX_EPOCH.duration_since(device.now());
+    match device.chance().number(0..=3) {
+        0 => device.jump(to_1970),
+        1 => device.set_clock(),
+        _ => {
+            let by = device
+                .chance()
+                .of(&[1, 24, 24 * 365, 24 * 365 * 12].map(hours));
+            let back = device.chance().one_in(2);
+            device.jump(if back { -by } else { by });
+        }
+    }
 }
 
 /// A guest does something by itself.

@@ -244,7 +244,7 @@ impl Endpoint {
             | Self::FlowLog
             | Self::NewLogs
             | Self::AppNewLogs(_)
-            | Self::HardwareHealth => Content::Any,
+            | Self::HardwareHealth => Content::NoPage,
         }
     }
 }
@@ -266,7 +266,8 @@ pub const CONTENT_TYPE: &str = "application/x-proto-binary";
 pub(crate) enum Content {
     Proto,
     ProtoOrText,
-    Any,
+    /// What it says is not read, but a page for people is an answer of somebody else, who has not taken the message.
+    NoPage,
 }
 
 impl Content {
@@ -278,7 +279,7 @@ impl Content {
             .trim();
         let is = |name: &str| kind.eq_ignore_ascii_case(name);
         match self {
-            Self::Any => true,
+            Self::NoPage => !is("text/html") && !is("application/xhtml+xml"),
             Self::Proto => is(CONTENT_TYPE),
             Self::ProtoOrText => is(CONTENT_TYPE) || is("application/json") || is("text/plain"),
         }
@@ -362,5 +363,7 @@ mod tests {
         assert!(!Content::Proto.accepts(None));
         assert!(Content::ProtoOrText.accepts(Some("text/plain")));
         assert!(!Content::ProtoOrText.accepts(Some("text/html")));
+        assert!(!Content::NoPage.accepts(Some("text/html; charset=utf-8")));
+        assert!(Content::NoPage.accepts(None));
     }
 }

@@ -99,14 +99,16 @@ impl Carrier for Evc {
                 server: answer.value,
                 ..Reply::taken()
             },
-            Err(error) => refused(&error),
+            Err(error) => refused(&error, app.is_some()),
         }
     }
 }
 
-fn refused(error: &controller::Failure) -> Reply {
+fn refused(error: &controller::Failure, of_app: bool) -> Reply {
     let answer = match error.code() {
         Some(429) => Answer::TooMany,
+        // Nobody takes logs there, whatever is in the file. That of an app may just not be known any more.
+        Some(404) if !of_app => Answer::Unavailable,
         _ if error.is_rejection() => Answer::Refused,
         _ => Answer::Unavailable,
     };
