@@ -84,6 +84,13 @@ impl Lives {
         self.places.remove(service);
     }
 
+    /// Something outside the bus has changed for a service.
+    pub fn wake(&mut self, service: &str) {
+        if let Some(place) = self.places.get_mut(service) {
+            place.due = Some(Duration::ZERO);
+        }
+    }
+
     /// Lets time pass.
     pub async fn pass(&mut self, time: Duration) {
         let end = self.clock.uptime() + time;

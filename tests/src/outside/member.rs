@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write as _, net::SocketAddr, time::Duration};
 
-use agent::{Boot, Clock};
+use agent::{Boot, Clock, Service as _};
 use bus::{Bus, Object, Rows, Topic};
 use jiff::Timestamp;
 use model::{
@@ -102,7 +102,7 @@ impl Member {
     }
 
     /// A service prints a line.
-    pub fn print(&self, line: &str) {
+    pub fn print(&mut self, line: &str) {
         let path = self.root.path().join("persist/log/nim.log");
         let mut file = fs::OpenOptions::new()
             .append(true)
@@ -115,6 +115,8 @@ impl Member {
             r#"{{"timestamp":"{now}","level":"INFO","message":"{line}"}}"#
         )
         .unwrap();
+        // As the kernel would.
+        self.lives.wake(Newlogd::NAME);
     }
 
     /// Who the device is.

@@ -150,8 +150,8 @@ fn guest(
         found.push(format!("the guest of {app} was not restarted"));
     }
     let purged = s.truth.purged.get(&n);
-    let made = s.disk.made(&qemu.disks);
-    if purged.is_some_and(|at| made.iter().any(|made| made < at)) {
+    let used = s.disk.used(&qemu.disks);
+    if purged.is_some_and(|at| used.iter().any(|used| used < at)) {
         found.push(format!("the guest of {app} was not purged"));
     }
     for (tap, _) in &qemu.vifs {

@@ -120,6 +120,8 @@ pub struct VolumeFile {
     pub virtual_bytes: u64,
     /// When it was made.
     pub made: Timestamp,
+    /// When a guest got it first, as [`Truth`](super::truth::Truth) counts.
+    pub(crate) used: Option<u64>,
     /// The image that it was made of.
     pub of: Option<Digest>,
     /// The config stopped wanting it at some time since it was made.

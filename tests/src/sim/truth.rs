@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use model::id::{AppId, VolumeKey};
 
 use super::{
@@ -19,9 +18,11 @@ pub(crate) struct Truth {
     pub(crate) wish: Option<Wish>,
     /// The last sound form of every application that is in the config.
     pub(crate) sound: BTreeMap<AppNumber, AppWish>,
-    /// When the purge command of an application came into force that had a guest before: what no guest has ever
-    /// used is as good as new.
-    pub(crate) purged: BTreeMap<AppNumber, Timestamp>,
+    /// When the purge command of an application came into force that had a guest before: what no guest had used by
+    /// then is as good as new.
+    pub(crate) purged: BTreeMap<AppNumber, u64>,
+    /// Counts what happens, whatever the clocks say.
+    moments: u64,
     /// Purges of each application that were carried out when it was told to purge again.
     purges_before: BTreeMap<AppNumber, u64>,
     /// The same, as its last guest shows.
@@ -73,6 +74,12 @@ impl Truth {
         self.purges.insert(app_number(app), incarnation >> 32);
     }
 
+    /// Something happens now.
+    fn moment(&mut self) -> u64 {
+        self.moments += 1;
+        self.moments
+    }
+
     /// The config wants this volume, in this generation or an earlier one that a purge has replaced.
     pub(crate) fn wants_volume(&self, key: VolumeKey) -> bool {
         let n = owner(key.volume);
@@ -100,8 +107,8 @@ impl State {
             return;
         }
         self.note(&format!("== config {hash} in force: {wish:?}"));
-        let now = self.clock.now();
         let truth = &mut self.truth;
+        let now = truth.moment();
         let before = truth.wish.replace(wish.clone());
         if let Some(before) = &before {
             truth.going_down |= before.reboot != wish.reboot || before.shutdown != wish.shutdown;
@@ -170,6 +177,16 @@ impl State {
             .retain(|served, _| named.iter().any(|image| digest(*image) == *served));
     }
 
+    /// A guest has these disks from now on.
+    pub(crate) fn uses(&mut self, disks: &[VolumeKey]) {
+        let now = self.truth.moment();
+        for key in disks {
+            if let Some(file) = self.disk.volumes.get_mut(key) {
+                file.used.get_or_insert(now);
+            }
+        }
+    }
+
     /// A guest that was told to run and is about to be touched.
     pub(crate) fn may_end(&self, app: AppId) -> bool {
         self.truth.going_down || self.guests.qemus.get(&app).is_none_or(|qemu| qemu.may_end)
@@ -177,11 +194,11 @@ impl State {
 }
 
 impl super::machine::Disk {
-    /// When volumes were made.
-    pub(crate) fn made(&self, keys: &[VolumeKey]) -> Vec<Timestamp> {
+    /// When volumes were used first.
+    pub(crate) fn used(&self, keys: &[VolumeKey]) -> Vec<u64> {
         keys.iter()
             .filter_map(|key| self.volumes.get(key))
-            .map(|file| file.made)
+            .filter_map(|file| file.used)
             .collect()
     }
 }

@@ -1,6 +1,11 @@
 //! A device whose disk is full to the last block.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use model::{app::AppPhase, code::Code, node::BootReason, topics::NODE_AGENT_STATUS};
 
@@ -9,9 +14,9 @@ use crate::support::{PATIENCE, answers, field, manifest, onboarded_on, page, use
 /// Enough for one application and the reserve, not for two.
 const SIZE: u64 = 640 << 20;
 
-/// A small file system for `/persist`, below which the device's world is made afterwards.
-fn small_disk(dir: &Path) -> std::path::PathBuf {
-    let (image, disk) = (dir.join("image"), dir.join("disk"));
+/// A small file system for `/persist`.
+fn small_disk(dir: &Path) -> PathBuf {
+    let image = dir.join("image");
     fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
     let made = Command::new("mkfs.ext4")
         .args(["-q", "-F", "-b", "4096", "-m", "0"])
@@ -19,10 +24,7 @@ fn small_disk(dir: &Path) -> std::path::PathBuf {
         .status()
         .unwrap();
     assert!(made.success());
-    let mounted = scenarios::disk::mount_image(&image, &disk, "").unwrap();
-    // The namespace that it is mounted in ends with the test.
-    std::mem::forget(mounted);
-    disk
+    image
 }
 
 fn fill(balloon: &Path) {
@@ -43,8 +45,7 @@ fn fill(balloon: &Path) {
 fn campaign_disk_full_device_keeps_its_guest_says_why_and_reboots_by_command() {
     scenarios::disk::seclude();
     let dir = tempfile::tempdir().unwrap();
-    let disk = small_disk(dir.path());
-    let stage = onboarded_on(1, &disk);
+    let (stage, mounted) = onboarded_on(1, &small_disk(dir.path()));
     stage
         .deploy(
             &manifest(),
@@ -56,7 +57,7 @@ fn campaign_disk_full_device_keeps_its_guest_says_why_and_reboots_by_command() {
     answers(&stage).unwrap();
     let boot = field(&page(&stage).unwrap(), "boot-id").unwrap();
 
-    let balloon = disk.join("balloon");
+    let balloon = mounted.path().join("balloon");
     fill(&balloon);
     // A second application does not fit.
     let text = fs::read_to_string(manifest()).unwrap();

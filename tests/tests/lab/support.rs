@@ -49,17 +49,16 @@ pub(crate) fn onboarded_with(options: &Options) -> Stage {
     begin(Stage::build(options).unwrap())
 }
 
-/// The same with a `/persist` of its own.
-pub(crate) fn onboarded_on(uplinks: usize, persist: &Path) -> Stage {
+/// The same with a `/persist` that is mounted from an image of a file system. It is unmounted first in the end.
+pub(crate) fn onboarded_on(uplinks: usize, image: &Path) -> (Stage, scenarios::disk::Mounted) {
     let options = Options {
         uplinks,
         ..Options::of_this_build().unwrap()
     };
     let stage = Stage::build(&options).unwrap();
     let place = stage.device().root().join("persist");
-    std::fs::remove_dir(&place).unwrap();
-    std::os::unix::fs::symlink(persist, place).unwrap();
-    begin(stage)
+    let mounted = scenarios::disk::mount_image(image, &place, "").unwrap();
+    (begin(stage), mounted)
 }
 
 fn begin(stage: Stage) -> Stage {

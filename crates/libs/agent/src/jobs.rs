@@ -88,6 +88,8 @@ pub enum Job {
         since: Timestamp,
         /// How far, when it says so.
         progress: Progressed,
+        /// Why the try before this one failed.
+        after: Option<Fault>,
     },
     /// Failed; it says when it is tried again.
     Failed(Fault),
@@ -127,11 +129,12 @@ impl Jobs {
         self.0.get(subject)
     }
 
-    /// Why a subject's action failed, if it did.
+    /// Why a subject's action failed, if it did. That it is tried again does not mean that it is well: the fault
+    /// stands until a try succeeds.
     pub fn fault(&self, subject: &str) -> Option<&Fault> {
         match self.0.get(subject)? {
             Job::Failed(fault) => Some(fault),
-            Job::Running { .. } => None,
+            Job::Running { after, .. } => after.as_ref(),
         }
     }
 
@@ -212,7 +215,6 @@ enum State {
         progress: Progress,
     },
     Failed {
-        fault: Fault,
         due: Option<Duration>,
     },
     Done {
@@ -228,6 +230,8 @@ struct Entry<A> {
     /// Successes in a row without effect.
     repeats: u32,
     first_failed: Option<Timestamp>,
+    /// What the last try failed with, until one succeeds.
+    fault: Option<Fault>,
 }
 
 /// Every action that was started and is still planned.
@@ -324,6 +328,7 @@ impl<A: Action> Ledger<A> {
                     attempts: 0,
                     repeats: 0,
                     first_failed: None,
+                    fault: None,
                     action,
                 };
                 self.entries.insert(entry.action.subject(), entry);
@@ -363,6 +368,7 @@ impl<A: Action> Ledger<A> {
                 entry.repeats += 1;
                 entry.attempts = 0;
                 entry.first_failed = None;
+                entry.fault = None;
                 entry.state = State::Done { at: uptime };
                 None
             }
@@ -378,13 +384,9 @@ impl<A: Action> Ledger<A> {
                 fault.attempts = entry.attempts;
                 fault.next = delay.and_then(|d| now.checked_add(d).ok());
                 entry.state = State::Failed {
-                    fault,
                     due: delay.map(|d| uptime + d),
                 };
-                match &entry.state {
-                    State::Failed { fault, .. } => Some(fault),
-                    State::Running { .. } | State::Done { .. } => None,
-                }
+                Some(entry.fault.insert(fault))
             }
         }
     }
@@ -399,8 +401,9 @@ impl<A: Action> Ledger<A> {
                         State::Running { since, progress } => Job::Running {
                             since: *since,
                             progress: progress.get(),
+                            after: entry.fault.clone(),
                         },
-                        State::Failed { fault, .. } => Job::Failed(fault.clone()),
+                        State::Failed { .. } => Job::Failed(entry.fault.clone()?),
                         State::Done { .. } => return None,
                     };
                     Some((subject.clone(), job))

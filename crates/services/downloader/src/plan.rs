@@ -100,15 +100,21 @@ fn wanted(turn: &Turn<'_, Downloader>, file: &DownloaderConfig) -> (DownloaderSt
             return (row, None);
         }
         Some(Job::Failed(fault)) => row.fault = Some(fault.clone()),
-        // Without a port it waits for its turn.
-        Some(Job::Running { progress, .. }) if !progress.note.is_empty() => {
-            row.port.clone_from(&progress.note);
-            row.phase = DownloadPhase::Downloading {
-                done_bytes: progress.done,
-                total_bytes: progress.total,
-            };
+        Some(Job::Running {
+            progress, after, ..
+        }) => {
+            // Without a port it waits for its turn. With bytes on their way what was before is over.
+            if progress.note.is_empty() {
+                row.fault.clone_from(after);
+            } else {
+                row.port.clone_from(&progress.note);
+                row.phase = DownloadPhase::Downloading {
+                    done_bytes: progress.done,
+                    total_bytes: progress.total,
+                };
+            }
         }
-        Some(Job::Running { .. }) | None => {}
+        None => {}
     }
     match order(desired, file) {
         Next::Fetch(order) => (row, Some(Do::Fetch(Box::new(order)))),

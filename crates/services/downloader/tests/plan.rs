@@ -334,6 +334,7 @@ fn a_fetch_in_the_making_says_how_far_it_is_and_over_which_port() {
     let mut sim = Sim::new(rows(&[config(1, 0)]));
     let running = |note: &str| Job::Running {
         since: Timestamp::UNIX_EPOCH,
+        after: None,
         progress: agent::Progressed {
             done: 3,
             total: 9,

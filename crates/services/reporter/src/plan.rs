@@ -200,8 +200,8 @@ fn journal(turn: &Turn<'_, Reporter>) -> Rows<DeliveryRecord> {
         if !is_gone_for_good {
             // A record before the first delivery: an object that vanishes meanwhile is still reported as gone.
             let record = journal.entry(key.clone()).or_default();
-            // While it is tried again it is still the matter, and not worth a write to the disk.
-            if !turn.jobs.is_running(&subject) {
+            // A newer message under way has not failed yet, but is the same matter, and not worth a write to the disk.
+            if fault.is_some() || !turn.jobs.is_running(&subject) {
                 record.fault = fault;
             }
         }

@@ -185,6 +185,7 @@ fn a_copy_in_the_making_is_not_garbage() {
     world.actual.partials.insert((digest(1), "p1".to_owned()));
     let running = Job::Running {
         since: Timestamp::UNIX_EPOCH,
+        after: None,
         progress: agent::Progressed {
             done: 1,
             total: 4,

@@ -186,6 +186,7 @@ fn start(s: &mut State, launch: &Launch) -> Result<(), Failure> {
             .collect(),
         cpu_ns: 0,
     };
+    s.uses(&qemu.disks);
     s.guests.qemus.insert(app, qemu);
     s.truth.started(app, config.incarnation);
     Ok(())

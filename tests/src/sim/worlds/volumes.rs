@@ -49,6 +49,7 @@ impl Volumes {
             let file = VolumeFile {
                 virtual_bytes: size_bytes,
                 made: s.clock.now(),
+                used: None,
                 of,
                 may_go: s.truth.may_go(key),
             };

@@ -97,13 +97,12 @@ pub(super) fn port_fault(
         return None;
     }
     let subject = super::dhcp_subject(name);
-    match jobs.fault(&subject) {
-        Some(fault) => Some(fault.clone()),
-        // Asking again does not mean that it is well.
-        None => before
+    jobs.fault(&subject).cloned().or_else(|| {
+        // Another network asked for begins anew; that does not mean that it is well.
+        before
             .and_then(|b| b.fault.clone())
-            .filter(|f| f.code == Code::PortDhcp),
-    }
+            .filter(|f| f.code == Code::PortDhcp)
+    })
 }
 
 /// Whether a set of ports works, as far as the device itself can tell: whether the controller

@@ -133,9 +133,9 @@ fn volume<'a>(
             row.phase = VolumePhase::Creating { percent };
             row.format = recipe.format;
             row.virtual_size_bytes = recipe.size_bytes;
-            if let Some(fault) = turn.jobs.fault(&subject(key)) {
+            row.fault = turn.jobs.fault(&subject(key)).cloned();
+            if row.fault.is_some() && !turn.jobs.is_running(&subject(key)) {
                 row.phase = VolumePhase::Failed;
-                row.fault = Some(fault.clone());
             }
             Some(Do::Create(recipe))
         }

@@ -5,6 +5,7 @@ use api::hardwarehealth::ZHardwareHealth;
 use api::info::ZInfoMsg;
 use api::info::z_info_msg::InfoContent;
 use api::metrics::ZMetricMsg;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use prost::Message;
 use uuid::Uuid;
 
@@ -110,13 +111,16 @@ pub fn read(kind: Kind, device: Uuid, body: &[u8]) -> Result<Report, Refusal> {
     })
 }
 
-/// The kept message as JSON, by the rules of proto3.
+/// The kept message as JSON, by the rules of proto3. A device that is newer than this controller may use values of
+/// enumerations that it has no names for: such a message is `{"notShown": WHY, "bytes": BASE64}`.
 pub fn to_json(kind: Kind, body: &[u8]) -> Result<serde_json::Value, Refusal> {
     fn json<M: Message + Default + serde::Serialize>(
         body: &[u8],
     ) -> Result<serde_json::Value, Refusal> {
-        serde_json::to_value(decode::<M>(body)?)
-            .map_err(|e| Refusal::unprocessable(format!("as JSON: {e}")))
+        let message = decode::<M>(body)?;
+        Ok(serde_json::to_value(message).unwrap_or_else(
+            |e| serde_json::json!({"notShown": e.to_string(), "bytes": STANDARD.encode(body)}),
+        ))
     }
     match kind {
         Kind::Info => json::<ZInfoMsg>(body),
@@ -157,6 +161,18 @@ mod tests {
     use api::info::{ZInfoApp, ZInfoDevice};
 
     use super::*;
+
+    #[test]
+    fn what_has_no_name_here_is_shown_all_the_same() {
+        // An information type of the future.
+        let body = [8, 26];
+        let shown = to_json(Kind::Info, &body).unwrap();
+        assert_eq!(shown["bytes"], "CBo=");
+        assert!(
+            shown["notShown"].as_str().unwrap().contains("26"),
+            "{shown}"
+        );
+    }
 
     fn info(device: &str, content: Option<InfoContent>) -> Vec<u8> {
         ZInfoMsg {
