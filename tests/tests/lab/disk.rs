@@ -44,6 +44,9 @@ fn fill(balloon: &Path) {
 #[cfg_attr(not(has_disks), ignore = "needs root, FUSE, loop devices and ext4")]
 fn campaign_disk_full_device_keeps_its_guest_says_why_and_reboots_by_command() {
     scenarios::disk::seclude();
+    // Not so secluded that the device would not see what is mounted for it.
+    let shared = Command::new("mount").args(["--make-rshared", "/"]).status();
+    assert!(shared.unwrap().success());
     let dir = tempfile::tempdir().unwrap();
     let (stage, mounted) = onboarded_on(1, &small_disk(dir.path()));
     stage

@@ -262,6 +262,16 @@ fn dangling_names_and_senseless_values_say_where() {
             "address: 192.0.2",
             "ports[2].address: ",
         ),
+        (
+            "name: eth1, network",
+            "name: eth/1, network",
+            "ports[2].name: ",
+        ),
+        (
+            "interface: wwan0",
+            "interface: wide_area_network",
+            "ports[1].interface: ",
+        ),
     ] {
         let found = problem(from, to);
         assert!(

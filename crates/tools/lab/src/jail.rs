@@ -236,12 +236,15 @@ impl Drop for Jail {
     }
 }
 
-/// `--kill-child`: should the keeper itself be killed, the jail goes too.
-const UNSHARE: [&str; 9] = [
+/// `--kill-child`: should the keeper itself be killed, the jail goes too. What is mounted outside later, on a device's
+/// `/persist`, say, is seen inside; what is mounted inside stays there.
+const UNSHARE: [&str; 11] = [
     "unshare",
     "--pid",
     "--fork",
     "--kill-child",
+    "--propagation",
+    "slave",
     "--mount-proc",
     "--",
     "env",

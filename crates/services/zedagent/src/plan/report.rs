@@ -136,9 +136,10 @@ pub(super) fn onboarding(turn: &Turn<'_, Zedagent>) -> OnboardingStatus {
             .as_ref()
             .map_or(turn.now, |p| p.at_least(turn.now));
         (facts.device_cert.is_none() && !clock_is_sane(now)).then(|| {
+            // The day alone: another text in every turn would be news to everybody in every turn.
             let text = format!(
                 "the clock says {}: waiting for the time before making a certificate",
-                turn.now
+                turn.now.strftime("%F")
             );
             (Code::OnboardIdentity, text)
         })

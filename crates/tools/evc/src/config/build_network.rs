@@ -12,6 +12,7 @@ use api::config::{
     PhyIoUsagePolicy, PhysicalIo, SystemAdapter, UuiDandVersion, ZNetworkInstType,
 };
 use ipnet::IpNet;
+use model::id::IfName;
 
 use super::build::{Check, object_id};
 use super::spec::{
@@ -125,24 +126,33 @@ pub(super) fn ports(
     let (mut ios, mut adapters) = (Vec::new(), Vec::new());
     for (i, port) in spec.ports.iter().enumerate() {
         let path = format!("ports[{i}]");
+        if let Some(interface) = interface(port) {
+            let field = if port.interface.is_empty() {
+                "name"
+            } else {
+                "interface"
+            };
+            check.parses::<IfName>(interface, &format!("{path}.{field}"), "an interface name");
+        }
         ios.push(physical_io(port));
         adapters.extend(system_adapter(port, &path, check));
     }
     (ios, adapters)
 }
 
-fn physical_io(port: &Port) -> PhysicalIo {
+/// Ports of a network have an interface, which bears the port's name unless another is given.
+fn interface(port: &Port) -> Option<&str> {
     let networked = matches!(
         port.kind,
         PortKind::Ethernet | PortKind::Wlan | PortKind::Wwan
     );
-    let interface = if networked && port.interface.is_empty() {
-        &port.name
-    } else {
-        &port.interface
-    };
+    let own = Some(port.interface.as_str()).filter(|name| !name.is_empty());
+    own.or_else(|| networked.then_some(port.name.as_str()))
+}
+
+fn physical_io(port: &Port) -> PhysicalIo {
     let addresses = [
-        ("Ifname", interface),
+        ("Ifname", interface(port).unwrap_or_default()),
         ("PciLong", &port.pci),
         ("UsbAddr", &port.usb),
         ("Serial", &port.serial),
@@ -153,7 +163,7 @@ fn physical_io(port: &Port) -> PhysicalIo {
         phyaddrs: addresses
             .into_iter()
             .filter(|(_, value)| !value.is_empty())
-            .map(|(key, value)| (key.to_owned(), value.clone()))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect(),
         logicallabel: port.name.clone(),
         assigngrp: port.group.clone(),
