@@ -4,9 +4,10 @@ use crate::field::Key;
 use crate::rule::{Clause, Test};
 use crate::table::{MapContent, SetContent};
 use crate::{
-    BuildError, Element, End, Map, MarkValue, Match, Mistake, Name, Rule, Statement, Table, Verdict,
+    BuildError, Chain, Element, End, Map, MarkValue, Match, Mistake, Name, Rule, Statement, Table,
+    Verdict,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 /// Start of the names of the counters that hold the fingerprint of a table.
@@ -32,9 +33,19 @@ impl Use {
     }
 }
 
+/// What rules speak of by its name, to be found fast: there are thousands of them, and of the rules.
+struct Known<'a> {
+    counters: BTreeSet<&'a Name>,
+    chains: BTreeMap<&'a Name, &'a Chain>,
+}
+
 impl Table {
     /// Finds the first mistake.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let known = Known {
+            counters: self.counters.iter().collect(),
+            chains: self.chains.iter().map(|c| (&c.name, c)).collect(),
+        };
         self.unique("counter", self.counters.iter())?;
         let sets = self.sets.iter().map(|set| &set.name);
         self.unique("set", sets.chain(self.maps.iter().map(|map| &map.name)))?;
@@ -55,13 +66,13 @@ impl Table {
             }
         }
         for map in &self.maps {
-            self.map_is_sound(map)
+            map_is_sound(map, &known)
                 .map_err(|mistake| self.mistake(format_args!("map {}", map.name), mistake))?;
         }
         for chain in &self.chains {
             for rule in &chain.rules {
                 let place = format_args!("chain {}, rule \"{}\"", chain.name, rule.tag);
-                self.rule_is_sound(rule)
+                self.rule_is_sound(rule, &known)
                     .map_err(|mistake| self.mistake(place, mistake))?;
             }
         }
@@ -87,24 +98,12 @@ impl Table {
         Ok(())
     }
 
-    fn map_is_sound(&self, map: &Map) -> Result<(), Mistake> {
-        let elements = map.elements();
-        elements_fit(&map.key, &elements)?;
-        apart(&elements)?;
-        match &map.content {
-            MapContent::Verdicts(entries) => entries
-                .iter()
-                .try_for_each(|(_, verdict)| self.verdict_is_sound(verdict)),
-            MapContent::Marks(_) | MapContent::Targets4(_) | MapContent::Targets6(_) => Ok(()),
-        }
-    }
-
-    fn rule_is_sound(&self, rule: &Rule) -> Result<(), Mistake> {
+    fn rule_is_sound(&self, rule: &Rule, known: &Known<'_>) -> Result<(), Mistake> {
         for clause in &rule.clauses {
             match clause {
                 Clause::Match(condition) => self.match_is_sound(condition)?,
                 Clause::Statement(Statement::Count(name)) => {
-                    if !self.counters.contains(name) {
+                    if !known.counters.contains(name) {
                         return Err(unknown("counter", name));
                     }
                 }
@@ -115,7 +114,7 @@ impl Table {
             }
         }
         match &rule.end {
-            Some(End::Verdict(verdict)) => self.verdict_is_sound(verdict),
+            Some(End::Verdict(verdict)) => verdict_is_sound(verdict, known),
             Some(End::VerdictBy(key, map)) => self.map_serves(key, map, Use::Verdict),
             Some(End::Dnat4By(key, map)) => self.map_serves(key, map, Use::Target4),
             Some(End::Dnat6By(key, map)) => self.map_serves(key, map, Use::Target6),
@@ -150,23 +149,35 @@ impl Table {
         }
     }
 
-    fn verdict_is_sound(&self, verdict: &Verdict) -> Result<(), Mistake> {
-        let (Verdict::Jump(name) | Verdict::Goto(name)) = verdict else {
-            return Ok(());
-        };
-        match self.chains.iter().find(|chain| chain.name == *name) {
-            None => Err(unknown("chain", name)),
-            Some(chain) if chain.base.is_some() => Err(Mistake::BaseTarget { name: name.clone() }),
-            Some(_) => Ok(()),
-        }
-    }
-
     fn map_serves(&self, key: &Key, name: &Name, used: Use) -> Result<(), Mistake> {
         let is_it = |map: &&Map| map.name == *name && map.content.used() == used;
         match self.maps.iter().find(is_it) {
             None => Err(unknown(used.text(), name)),
             Some(map) => same_key(&map.key, key, name),
         }
+    }
+}
+
+fn map_is_sound(map: &Map, known: &Known<'_>) -> Result<(), Mistake> {
+    let elements = map.elements();
+    elements_fit(&map.key, &elements)?;
+    apart(&elements)?;
+    match &map.content {
+        MapContent::Verdicts(entries) => entries
+            .iter()
+            .try_for_each(|(_, verdict)| verdict_is_sound(verdict, known)),
+        MapContent::Marks(_) | MapContent::Targets4(_) | MapContent::Targets6(_) => Ok(()),
+    }
+}
+
+fn verdict_is_sound(verdict: &Verdict, known: &Known<'_>) -> Result<(), Mistake> {
+    let (Verdict::Jump(name) | Verdict::Goto(name)) = verdict else {
+        return Ok(());
+    };
+    match known.chains.get(name) {
+        None => Err(unknown("chain", name)),
+        Some(chain) if chain.base.is_some() => Err(Mistake::BaseTarget { name: name.clone() }),
+        Some(_) => Ok(()),
     }
 }
 

@@ -5,8 +5,9 @@
 //! here to flush the whole ruleset. What is in the kernel after [`Nft::apply`] is what the `Table`
 //! says, or, if `nft` refused anything, what was there before.
 //!
-//! # Two ways to put a table into the kernel
+//! # Three ways to put a table into the kernel
 //!
+//! - [`Table::creating`] makes the table where none is, and is refused where one is.
 //! - [`Table::replacing`] deletes the table and makes it anew in one transaction. Counters start
 //!   at zero, and sets that others fill (the host sets that dnsmasq fills from DNS answers) are
 //!   empty. Emptied host sets are not harmless: answers that dnsmasq has cached don't fill them
@@ -16,9 +17,10 @@
 //!   unchanged type stay what they are, contents included. It is one transaction too: no packet
 //!   meets a half-made table.
 //!
-//! [`Nft::apply`] does the second, does nothing if the kernel already holds the table (a
-//! fingerprint is stored in the table itself, so this survives a restart), and says which kept
-//! sets begin empty, so that the service can make dnsmasq forget its cache.
+//! [`Nft::apply`] does the last, or the first where there is no table, does nothing if the kernel
+//! already holds the table (a fingerprint is stored in the table itself, so this survives a
+//! restart), and says which kept sets begin empty, so that the service can make dnsmasq forget its
+//! cache. [`Nft::create`] is the same for a table that is most likely not there.
 //!
 //! # Speed
 //!

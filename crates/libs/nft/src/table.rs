@@ -1,7 +1,7 @@
 //! A table and what is in it.
 
 use crate::{BuildError, Element, Interface, Key, Listing, Name, Rule, Verdict};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -285,6 +285,14 @@ impl Table {
         Ok(format!("add table {id}\ndelete table {id}\n{body}"))
     }
 
+    /// The script that makes this table where there is none; `nft` refuses it if there is one by then. Unlike
+    /// [`replacing`](Self::replacing) it deletes nothing, and after a deletion `nft` does not end before the kernel has
+    /// forgotten what was deleted, which takes longer than most tables.
+    pub fn creating(&self) -> Result<String, BuildError> {
+        let (id, body) = (&self.id, self.body()?);
+        Ok(format!("create table {id}\n{body}"))
+    }
+
     /// The script that turns the table that `present` lists into this one in one transaction and
     /// leaves alone what can stay: counters, kept sets with their contents, chains. If the table
     /// changed since it was listed, `nft` refuses the script or it does the right thing.
@@ -331,14 +339,22 @@ impl Table {
                 lines.push(format!("delete set {id} {set}"));
             }
         }
+        let chains: BTreeMap<&str, &Chain> = self
+            .chains
+            .iter()
+            .map(|chain| (chain.name.as_str(), chain))
+            .collect();
         for chain in present.chains() {
-            let stays = |mine: &&Chain| mine.name.as_str() == chain && present.has_chain(mine);
-            if !self.chains.iter().any(|mine| stays(&mine)) {
+            if !chains
+                .get(chain)
+                .is_some_and(|mine| present.has_chain(mine))
+            {
                 lines.push(format!("delete chain {id} {chain}"));
             }
         }
+        let counters: BTreeSet<&str> = self.counters.iter().map(Name::as_str).collect();
         for counter in present.all_counters() {
-            if !self.counters.iter().any(|mine| mine.as_str() == counter) {
+            if !counters.contains(counter) {
                 lines.push(format!("delete counter {id} {counter}"));
             }
         }

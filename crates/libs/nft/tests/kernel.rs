@@ -65,6 +65,12 @@ fn a_table_is_applied_once() {
             nft.delete(table.id()).await.unwrap();
             nft.delete(table.id()).await.unwrap();
             assert!(nft.list(table.id()).await.unwrap().is_none());
+            // Without looking, and looking after all.
+            let sure = nft.create(&table).await.unwrap();
+            assert_eq!((sure.changed, &sure.fresh), (true, &table.fresh_sets(None)));
+            let wrong = nft.create(&table).await.unwrap();
+            assert!(!wrong.changed && wrong.fresh.is_empty());
+            nft.delete(table.id()).await.unwrap();
         }
     });
 }

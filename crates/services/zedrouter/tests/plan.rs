@@ -6,14 +6,15 @@
     unreachable_pub
 )]
 
+mod device;
 mod fake;
 mod wishes;
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path};
 
-use agent::{Clock, Runtime};
-use bus::{Bus, Publisher};
-use fake::{Fake, State};
+use bus::Bus;
+use device::{Device, ports, start};
+use fake::State;
 use jiff::Timestamp;
 use model::{
     app::{AclAction, AclMatch, AclRule, Protocol, RateUnit},
@@ -24,110 +25,14 @@ use model::{
         AppNetworkConfig, AppNetworkPhase, DnsEntry, NetworkInstanceConfig, NetworkInstanceKind,
         NetworkInstancePhase,
     },
-    port::{DeviceNetworkStatus, PortAddressing, PortStatus},
     topics::{
         APP_INTERFACE_TO_NUM, APP_NETWORK_CONFIG, APP_NETWORK_STATUS, DEVICE_NETWORK_STATUS,
         NETWORK_INSTANCE_CONFIG, NETWORK_INSTANCE_STATUS, UUID_PAIR_TO_NUM,
     },
 };
 use proptest::prelude::*;
-use wishes::{allow, app, app_id, instance, instance_id, map, net, port, uplink};
-use zedrouter::{Present, Zedrouter, item::Layer};
-
-struct Device {
-    bus: Bus,
-    fake: Fake,
-    instances: Publisher<NetworkInstanceConfig>,
-    apps: Publisher<AppNetworkConfig>,
-    ports: Publisher<DeviceNetworkStatus>,
-    runtime: Runtime<Zedrouter, Fake>,
-}
-
-fn start(bus: &Bus, fake: &Fake) -> Runtime<Zedrouter, Fake> {
-    let clock = Clock::tokio("2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
-    Runtime::new(bus.acting_as("zedrouter"), fake.clone(), clock, 1)
-}
-
-impl Device {
-    fn new() -> Self {
-        let (bus, fake) = (Bus::memory(), Fake::default());
-        for port in ["eth0", "eth1", "eth2"] {
-            fake.plug(port);
-        }
-        let mut device = Self {
-            instances: bus
-                .acting_as("zedagent")
-                .publisher(&NETWORK_INSTANCE_CONFIG)
-                .unwrap(),
-            apps: bus
-                .acting_as("zedmanager")
-                .publisher(&APP_NETWORK_CONFIG)
-                .unwrap(),
-            ports: bus
-                .acting_as("nim")
-                .publisher(&DEVICE_NETWORK_STATUS)
-                .unwrap(),
-            runtime: start(&bus, &fake),
-            bus,
-            fake,
-        };
-        device.instances.set_ready().unwrap();
-        device.apps.set_ready().unwrap();
-        device.put_ports(&ports());
-        device.ports.set_ready().unwrap();
-        device
-    }
-
-    fn put_ports(&mut self, ports: &[PortStatus]) {
-        let status = DeviceNetworkStatus {
-            ports: ports.to_vec(),
-            ..DeviceNetworkStatus::default()
-        };
-        self.ports.publish("global", &status).unwrap();
-    }
-
-    fn put(&mut self, instances: &[NetworkInstanceConfig], apps: &[AppNetworkConfig]) {
-        let instances = instances.iter().map(|i| (i.id.to_string(), i.clone()));
-        self.instances.replace(&instances.collect()).unwrap();
-        let apps = apps.iter().map(|a| (a.app.to_string(), a.clone()));
-        self.apps.replace(&apps.collect()).unwrap();
-    }
-
-    /// Until a further turn has nothing to do.
-    async fn settle(&mut self) {
-        for _ in 0..20 {
-            self.runtime.settle().await.unwrap();
-            let plan = self.runtime.dry_turn().await.unwrap().unwrap();
-            if plan.actions.is_empty() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_secs(5)).await;
-        }
-        let plan = self.runtime.dry_turn().await.unwrap().unwrap();
-        panic!("does not settle: {:#?}", plan.actions);
-    }
-
-    fn instance(&self, n: u8) -> model::network::NetworkInstanceStatus {
-        self.bus.read(&NETWORK_INSTANCE_STATUS).unwrap().unwrap()[&instance_id(n).to_string()]
-            .clone()
-    }
-
-    fn app(&self, n: u8) -> model::network::AppNetworkStatus {
-        self.bus.read(&APP_NETWORK_STATUS).unwrap().unwrap()[&app_id(n).to_string()].clone()
-    }
-}
-
-/// Two for the device, one for a switch.
-fn ports() -> Vec<PortStatus> {
-    let eth0 = uplink("eth0", "192.0.2.2/24", "192.0.2.1", 501);
-    let mut eth1 = uplink("eth1", "203.0.113.2/24", "203.0.113.1", 502);
-    eth1.cost = 1;
-    let mut eth2 = uplink("eth2", "198.51.100.2/24", "198.51.100.1", 503);
-    eth2.addressing = PortAddressing::None;
-    eth2.is_mgmt = false;
-    eth2.addresses.clear();
-    vec![eth0, eth1, eth2]
-}
+use wishes::{allow, app, instance, instance_id, map, net, port, uplink};
+use zedrouter::{Present, item::Layer};
 
 fn switch(n: u8, port: &str) -> NetworkInstanceConfig {
     NetworkInstanceConfig {
@@ -258,6 +163,48 @@ async fn the_texts_are_as_reviewed() {
         .collect();
     rules.sort();
     golden("rules.txt", &rules.concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_is_kept_where_it_may_say_more_than_the_rule() {
+    let mut device = Device::new();
+    let limit = AclRule {
+        action: AclAction::Limit {
+            rate: 5,
+            unit: RateUnit::Second,
+            burst: 1,
+        },
+        ..allow(4, &[])
+    };
+    let apps = [
+        app(1, &[(1, &[map(1, 8080, 80), allow(2, &[])])]),
+        app(2, &[(2, &[limit])]),
+        app(3, &[(2, &[allow(5, &[])])]),
+    ];
+    device.put(&[instance(1, "uplink"), instance(2, "uplink")], &apps);
+    device.settle().await;
+    let state = device.fake.state();
+    let Present::Exactly(table) = &state.actual.filters[&Layer::Packets] else {
+        panic!("a fake table");
+    };
+    let text = table.replacing().unwrap();
+    let marks = |chain: &str| -> Vec<String> {
+        let lines = text.lines().map(str::trim);
+        let mut rules = lines.skip_while(|line| *line != format!("chain {chain} {{"));
+        rules.next().unwrap();
+        let rules = rules.take_while(|line| *line != "}");
+        let sets =
+            rules.filter_map(|rule| rule.split_once("ct mark set ")?.1.split_once(" return"));
+        sets.map(|(set, _)| set.to_owned()).collect()
+    };
+    // Nobody in the instance limits, and no device port is in the mark.
+    assert_eq!(marks("v1x1_out"), ["0x2"]);
+    assert_eq!(marks("v1x1_in"), ["0x2"]);
+    assert_eq!(marks("v1x1_map"), ["ct mark & 0xff000000 | 0x1"]);
+    // A limit stays, also behind a rule of the other side that has none.
+    assert_eq!(marks("v1x2_out"), ["ct mark & 0xff000000 | 0x80000004"]);
+    assert_eq!(marks("v1x3_out"), ["ct mark & 0xff000000 | 0x5"]);
+    assert_eq!(marks("v1x3_in"), ["ct mark & 0xff000000 | 0x5"]);
 }
 
 #[tokio::test(start_paused = true)]

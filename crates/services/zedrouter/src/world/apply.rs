@@ -94,7 +94,7 @@ async fn create(
         Item::Rule(rule) => netlink.add_rule(&rule).await.map_err(failed),
         Item::Filter {
             table: Some(table), ..
-        } => filter(kernel, object, &table).await,
+        } => filter(kernel, object, &table, from.is_some()).await,
         Item::Filter { table: None, .. } => Err(Failure::new(
             Code::NetworkRules,
             object,
@@ -203,8 +203,17 @@ fn address(bridge: String, net: ipnet::Ipv4Net) -> Address {
     }
 }
 
-async fn filter(kernel: &Kernel, object: &str, table: &Table) -> Result<(), Failure> {
-    let applied = kernel.nft.apply(table).await;
+async fn filter(
+    kernel: &Kernel,
+    object: &str,
+    table: &Table,
+    is_there: bool,
+) -> Result<(), Failure> {
+    let applied = if is_there {
+        kernel.nft.apply(table).await
+    } else {
+        kernel.nft.create(table).await
+    };
     kernel.forget_filters();
     let applied = applied
         .map_err(|e| Failure::of(Code::NetworkRules, object, &e).transient_if(e.is_transient()))?;

@@ -66,11 +66,11 @@ fn one(apps: u8, options: &Options, tables: [&[Table]; 2], stop: &Stop) -> Resul
         netns.exec(Command::new("nft").args(["flush", "ruleset"]))?;
         let before = processor_time()?;
         let begin = Instant::now();
-        apply(&netns, tables)?;
+        apply(&netns, tables, false)?;
         anew.push(ms(begin.elapsed()));
         processor.push(ms(processor_time()?.saturating_sub(before)));
         let begin = Instant::now();
-        apply(&netns, changed)?;
+        apply(&netns, changed, true)?;
         update.push(ms(begin.elapsed()));
         netns.exec(Command::new("nft").args(["flush", "ruleset"]))?;
     }
@@ -85,7 +85,7 @@ fn one(apps: u8, options: &Options, tables: [&[Table]; 2], stop: &Stop) -> Resul
 }
 
 /// As zedrouter does it.
-fn apply(netns: &Netns, tables: &[Table]) -> Result<()> {
+fn apply(netns: &Netns, tables: &[Table], are_there: bool) -> Result<()> {
     netns.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -93,7 +93,13 @@ fn apply(netns: &Netns, tables: &[Table]) -> Result<()> {
         runtime.block_on(async {
             let mut changed = false;
             for table in tables {
-                changed |= Nft::default().apply(table).await?.changed;
+                let nft = Nft::default();
+                let applied = if are_there {
+                    nft.apply(table).await?
+                } else {
+                    nft.create(table).await?
+                };
+                changed |= applied.changed;
             }
             anyhow::ensure!(changed, "all of it was there already");
             Ok(())

@@ -67,6 +67,8 @@ pub(super) struct Entries<'a> {
     /// Where others of the instance are; none on a switch, where that is not known.
     subnet: Option<Ipv4Net>,
     ports: Vec<&'a Port>,
+    /// Whether a connection's mark may hold what has to stay when it is told the rule.
+    marked: bool,
     denied: Name,
 }
 
@@ -77,6 +79,7 @@ impl<'a> Entries<'a> {
             instance: Some(local.instance.number),
             subnet: Some(local.lan.subnet),
             ports: ports.iter().collect(),
+            marked: local.vifs.iter().any(|(vif, _)| limits(vif)),
             denied: name(format!("d_{}", vif.code()))?,
         })
     }
@@ -87,6 +90,7 @@ impl<'a> Entries<'a> {
             instance: None,
             subnet: None,
             ports: switch.instance.member().into_iter().collect(),
+            marked: true,
             denied: name(format!("d_{}", vif.code()))?,
         })
     }
@@ -175,7 +179,13 @@ impl<'a> Entries<'a> {
                 let tag = Rule::new(Tag::lossy(&format!("ace {}", entry.id)));
                 conditions.iter().cloned().fold(tag, Rule::when)
             };
-            rules.extend(acted(entry, side, &counter, start));
+            // What comes through a port map came in by a device port, and the mark says by which.
+            let mark: fn(u32) -> MarkValue = if self.marked || side == Side::Mapped {
+                |bits| MarkValue::KeepOr(!RULE_MASK, bits)
+            } else {
+                MarkValue::Is
+            };
+            rules.extend(acted(entry, side, &counter, mark, start));
         }
         let drop = rule("default").count(&self.denied).then(Verdict::Drop);
         rules.push(drop);
@@ -264,16 +274,29 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// What happens to the packets of an entry on one side. Whoever returns from the chain passes.
-fn acted(entry: &AclRule, side: Side, counter: &Name, start: impl Fn() -> Rule) -> Vec<Rule> {
-    let set = |value: MarkValue| Statement::Mark(Mark::Connection, value);
+/// Whether any rule of the interface limits. The limit of one guest of an instance counts for what others send it, so the
+/// marks of all of them may say so.
+fn limits(vif: &Vif) -> bool {
+    let mut entries = vif.wanted.acls.iter();
+    entries.any(|entry| matches!(entry.action, AclAction::Limit { .. }))
+}
+
+/// What happens to the packets of an entry on one side; `mark` makes the connection's mark of the rule's bits. Whoever
+/// returns from the chain passes.
+fn acted(
+    entry: &AclRule,
+    side: Side,
+    counter: &Name,
+    mark: impl Fn(u32) -> MarkValue,
+    start: impl Fn() -> Rule,
+) -> Vec<Rule> {
     let passes = |rule: Rule, bits: u32| {
         let rule = rule.count(counter);
         let rule = match side {
             Side::Bridged => rule,
             // The receiver's rule takes the place of the sender's.
             Side::Out | Side::In | Side::Mapped => {
-                rule.with(set(MarkValue::KeepOr(!RULE_MASK, bits)))
+                rule.with(Statement::Mark(Mark::Connection, mark(bits)))
             }
         };
         rule.then(Verdict::Return)
