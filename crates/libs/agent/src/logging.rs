@@ -86,7 +86,6 @@ fn targets(level: &str) -> Targets {
         "mozim",
         "hickory_resolver",
         "hickory_proto",
-        "notify",
     ]
     .iter()
     .fold(Targets::new().with_default(level), |targets, name| {

@@ -36,6 +36,9 @@ use requests::{Answer, surplus};
 
 /// How often memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(10);
+/// What is due so soon is done in the turn that is on. A turn of its own costs up to three wake-ups: the runtime comes near
+/// to a distant moment in steps.
+const SOON: Duration = Duration::from_secs(1);
 /// A unit that may be silent for so long is not worth a wake-up each time it says that it is well: there is a turn at least
 /// each time the watchdog is petted, and it is heard then.
 const PATIENT: Duration = watchdog::INTERVAL.saturating_mul(6);
@@ -434,7 +437,7 @@ impl Engine {
         let now = now();
         let due = self
             .memory_seen
-            .is_none_or(|at| now.uptime.since(at) >= MEMORY_INTERVAL);
+            .is_none_or(|at| now.uptime.since(at) + SOON >= MEMORY_INTERVAL);
         if due {
             let world = &self.parts.world;
             self.memory = self
@@ -480,7 +483,7 @@ impl Engine {
         let now = now();
         let due = self
             .petted
-            .is_none_or(|at| now.uptime.since(at) >= watchdog::INTERVAL);
+            .is_none_or(|at| now.uptime.since(at) + SOON >= watchdog::INTERVAL);
         let healthy = self.server.as_ref().is_some_and(|task| !task.is_finished());
         if due {
             self.petted = Some(now.uptime);

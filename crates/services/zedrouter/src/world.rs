@@ -13,6 +13,7 @@ use std::{
 };
 
 use agent::{Boot, Failure, Progress, World};
+use dirwatch::DirWatch;
 use model::code::Code;
 use netlink::{Kind, Link, Netlink, NetlinkError, Owner, Sysctl};
 use nft::{Count, Nft, TableId};
@@ -45,7 +46,6 @@ pub struct Kernel {
     changed: Arc<Notify>,
     cache: Mutex<Cache>,
     _tasks: Vec<Task>,
-    _files: Option<Mutex<notify::RecommendedWatcher>>,
 }
 
 /// What costs a process to look at, and when it was looked at.
@@ -79,11 +79,12 @@ impl Kernel {
         let netlink = Netlink::open().map_err(|e| unseen(&e))?;
         let changed = Arc::new(Notify::new());
         let units_seen = units.watch(resolver::PREFIX);
+        let files = DirWatch::on(vec![directory.clone()]);
         let tasks = vec![
             Task::spawn(watch::links(Arc::clone(&changed))),
             Task::spawn(watch::units(units_seen.clone(), Arc::clone(&changed))),
+            Task::spawn(watch::leases(files, Arc::clone(&changed))),
         ];
-        let files = watch::leases(&directory, Arc::clone(&changed)).map(Mutex::new);
         Ok(Self {
             directory,
             netlink,
@@ -93,7 +94,6 @@ impl Kernel {
             changed,
             cache: Mutex::default(),
             _tasks: tasks,
-            _files: files,
         })
     }
 

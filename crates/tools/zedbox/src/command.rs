@@ -12,7 +12,7 @@ use clap::Parser;
 
 use crate::{PROGRAMS, install, named};
 
-/// The supervisor and all services of the device in one program.
+/// The supervisor, all services of the device and the operator's command in one program.
 ///
 /// Under the name of one of them (a link) it is that one.
 #[derive(Debug, Parser)]

@@ -1,11 +1,11 @@
-//! The supervisor and all services in one program, as a device ships them.
+//! The supervisor, all services and the operator's command in one program, as a device ships them.
 //!
 //! The name that it is started under says which of them it is, so it is installed once and linked to once for each
 //! name ([`install()`]). Twelve processes then share the pages of one file: the code of the runtime, TLS, JSON and the bus is
 //! on the disk once and in memory once. Links are hard ones, so that each process also *is* what it is called: its
 //! command line, its `comm` and its `/proc/PID/exe` all carry the service's name.
 //!
-//! Nothing else differs from the services' own binaries, which are for working on one of them: the same
+//! Nothing else differs from the programs' own binaries, which are for working on one of them: the same
 //! `SERVICE::main` runs, with the same flags. A process still has only the rights of its unit; the code of its
 //! neighbours that lies in the same file can be run by it, but not with their users, paths and capabilities.
 #![forbid(unsafe_code)]
@@ -26,7 +26,7 @@ pub struct Program {
     pub main: fn() -> ExitCode,
 }
 
-/// The programs, the supervisor first.
+/// The programs, the supervisor first and the operator's command last.
 pub const PROGRAMS: &[Program] = &[
     program("supervisor", supervisor::main),
     program("nim", nim::main),
@@ -40,6 +40,7 @@ pub const PROGRAMS: &[Program] = &[
     program("zedmanager", zedmanager::main),
     program("reporter", reporter::main),
     program("newlogd", newlogd::main),
+    program("eve", eve::cli::main),
 ];
 
 const fn program(name: &'static str, main: fn() -> ExitCode) -> Program {
@@ -66,11 +67,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_service_of_the_table_is_in_it_and_nothing_else_but_the_supervisor() {
+    fn every_service_of_the_table_is_in_it_and_the_supervisor_and_the_command() {
         let mut wanted: Vec<_> = supervisor::table::SERVICES
             .iter()
             .map(|service| service.name)
-            .chain(["supervisor"])
+            .chain(["supervisor", "eve"])
             .collect();
         let mut there: Vec<_> = PROGRAMS.iter().map(|program| program.name).collect();
         wanted.sort_unstable();

@@ -2,8 +2,8 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use dirwatch::DirWatch;
 use netlink::{Change, Events};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::{sync::Notify, task::AbortHandle, time::sleep};
 use tracing::warn;
 use units::Watch;
@@ -58,24 +58,12 @@ pub(super) async fn units(mut seen: Watch, changed: Arc<Notify>) {
     }
 }
 
-/// Tells when a resolver writes a lease. Without inotify leases are seen at the next turn.
-pub(super) fn leases(directory: &Path, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
-    let tell = move |event: notify::Result<notify::Event>| {
-        let is_lease = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "leases");
-        if event.is_ok_and(|e| !e.kind.is_access() && e.paths.iter().any(is_lease)) {
+/// Tells when a resolver writes a lease.
+pub(super) async fn leases(files: DirWatch, changed: Arc<Notify>) {
+    loop {
+        files.changed().await;
+        if files.take(|name| Path::new(name).extension().is_some_and(|e| e == "leases")) {
             changed.notify_one();
-        }
-    };
-    let watch = || -> notify::Result<RecommendedWatcher> {
-        let mut watcher = notify::recommended_watcher(tell)?;
-        watcher.watch(directory, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    };
-    match watch() {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            warn!(directory = %directory.display(), %error, "cannot watch leases");
-            None
         }
     }
 }
