@@ -29,7 +29,7 @@ use limits::{Budget, Figures, Kind, Verdict, blessed, judge, read, written};
 /// What is checked.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Directory with the device's programs as they were built (zedbox, eve); without it that of this one.
+    /// Directory with the device's program as it was built (zedbox); without it that of this one.
     #[arg(long)]
     pub product: Option<PathBuf>,
     /// How they were built: `release` is what is shipped and has to reach the goals; `debug` is what CI has already, and shows

@@ -46,7 +46,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// What is measured, and how often.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Directory with the device's programs as they were built (zedbox, eve); without it that of this one.
+    /// Directory with the device's program as it was built (zedbox); without it that of this one.
     #[arg(long)]
     pub product: Option<PathBuf>,
     /// Directory with a program for each service instead: how it would be without the one for all.

@@ -1,4 +1,5 @@
-//! The programs as a device has them: one file under the names of all services (crate `zedbox`), and the operator's command.
+//! The programs as a device has them: one file under the names of all services and of the operator's command
+//! (crate `zedbox`).
 
 use std::{
     fs,
@@ -9,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-/// The file with the services.
+/// The file with all of them.
 pub const SERVICES: &str = "zedbox";
 /// The operator's command.
 pub const COMMAND: &str = "eve";
@@ -28,12 +29,10 @@ impl Shipped {
             .prefix("shipped-")
             .tempdir_in(product)
             .with_context(|| format!("make a directory in {}", product.display()))?;
-        for (from, name) in [(product, COMMAND), (tools, CONTROLLER)] {
-            let (from, to) = (from.join(name), dir.path().join(name));
-            fs::hard_link(&from, &to)
-                .or_else(|_| fs::copy(&from, &to).map(drop))
-                .with_context(|| format!("{} is not built", from.display()))?;
-        }
+        let (from, to) = (tools.join(CONTROLLER), dir.path().join(CONTROLLER));
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(drop))
+            .with_context(|| format!("{} is not built", from.display()))?;
         let program = product.join(SERVICES);
         let installed = Command::new(&program)
             .arg("install")
