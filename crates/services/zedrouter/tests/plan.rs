@@ -31,7 +31,7 @@ use model::{
     },
 };
 use proptest::prelude::*;
-use wishes::{allow, app, instance, instance_id, map, net, port, uplink};
+use wishes::{allow, app, instance, instance_id, map, net, port};
 use zedrouter::{Present, item::Layer};
 
 fn switch(n: u8, port: &str) -> NetworkInstanceConfig {

@@ -121,17 +121,14 @@ pub fn run(options: &Options, stop: &Stop) -> Result<()> {
 fn measure(options: &Options, stop: &Stop) -> Result<Figures> {
     let mut of_stage = demo::Options::of_this_build()?;
     // Held until the end: the device's programs are links to these files.
-    let _shipped = match &options.apart {
-        Some(apart) => {
-            of_stage.binaries = std::path::absolute(apart)?;
-            None
-        }
-        None => {
-            let product = options.product.as_ref().unwrap_or(&of_stage.binaries);
-            let shipped = Shipped::of(&std::path::absolute(product)?, &of_stage.binaries)?;
-            of_stage.binaries = shipped.dir();
-            Some(shipped)
-        }
+    let _shipped = if let Some(apart) = &options.apart {
+        of_stage.binaries = std::path::absolute(apart)?;
+        None
+    } else {
+        let product = options.product.as_ref().unwrap_or(&of_stage.binaries);
+        let shipped = Shipped::of(&std::path::absolute(product)?, &of_stage.binaries)?;
+        of_stage.binaries = shipped.dir();
+        Some(shipped)
     };
     let image = guest::image(guest::Kind::Tiny, &guest::default_cache());
     let image = image.context("build the guest image")?;
