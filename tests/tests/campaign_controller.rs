@@ -17,7 +17,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Faults last so long.
 const TROUBLE: Duration = Duration::from_secs(20 * 60);
 /// Those that cost each request its real time last so long.
-const SLOW_TROUBLE: Duration = Duration::from_secs(4 * 60);
+const SLOW_TROUBLE: Duration = Duration::from_secs(6 * 60);
 /// After a fault everything is well again within so long: the longest pause between two tries, and a bit.
 const HEALED: Duration = Duration::from_secs(16 * 60);
 /// Cells of a table that run at once.

@@ -387,26 +387,29 @@ fn change(device: &mut Device) {
 fn edit(wish: &mut Wish, what: u64, n: AppNumber, part: Part, fresh: impl Fn(&mut AppWish)) {
     match what {
         0..=5 => {
-            let parked = wish.parked.remove(&n);
+            let (parked, former) = (wish.parked.remove(&n), wish.former.get(&n));
             wish.apps.entry(n).or_insert_with(|| {
                 parked.unwrap_or_else(|| {
                     let mut app = AppWish::default();
                     fresh(&mut app);
+                    if let Some(former) = former {
+                        app.restart = former.restart + 1;
+                        app.purge = former.purge + 1;
+                        app.generation = former.generation + 1;
+                    }
                     app
                 })
             });
         }
-        6 => {
-            wish.apps.remove(&n);
-        }
+        6 => wish.former.extend(wish.apps.remove(&n).map(|app| (n, app))),
         7 => {
             if let Some(app) = wish.apps.remove(&n) {
                 wish.parked.insert(n, app);
             }
         }
-        8 => {
-            wish.parked.remove(&n);
-        }
+        8 => wish
+            .former
+            .extend(wish.parked.remove(&n).map(|app| (n, app))),
         16 => {
             wish.broken.insert(part);
         }

@@ -21,6 +21,9 @@ pub struct Wish {
     pub apps: BTreeMap<AppNumber, AppWish>,
     /// Volumes of applications that are not there (any more).
     pub parked: BTreeMap<AppNumber, AppWish>,
+    /// Applications that were there once. Who comes back as another one counts on: a device may never have seen that it
+    /// was gone.
+    pub former: BTreeMap<AppNumber, AppWish>,
     /// Parts that are missing or wrong though others refer to them.
     pub broken: BTreeSet<Part>,
     /// The reboot command's counter.
