@@ -387,11 +387,11 @@ fn cells<'a, F: Future<Output = ()> + 'a>(
     for endpoint in endpoints {
         for fault in Fault::OF_ONE {
             // A report needs no answer but a code of success; version 1 is what a 404 to certs means at first.
-            let pointless = match (*endpoint, fault) {
-                ("register" | "info" | "metrics" | "newlogs", Fault::Garbage) => true,
-                ("certs", Fault::Code(404)) => true,
-                _ => false,
-            };
+            let pointless = matches!(
+                (*endpoint, fault),
+                ("register" | "info" | "metrics" | "newlogs", Fault::Garbage)
+                    | ("certs", Fault::Code(404))
+            );
             if !pointless && is_in_short_run(endpoint, fault) {
                 cells.push(Box::pin(run(endpoint, fault)));
             }

@@ -228,8 +228,9 @@ async fn misbehave(stream: &mut TlsStream<TcpStream>, fault: Fault, path: &str) 
             stream
                 .write_all(&head(200, &[PROTO], usize::MAX >> 1))
                 .await?;
+            let lines = vec![b'\n'; 65_536];
             loop {
-                stream.write_all(&[10; 65_536]).await?;
+                stream.write_all(&lines).await?;
             }
         }
         Fault::Portal => {

@@ -128,24 +128,22 @@ impl Lives {
             if place.running == 0 {
                 *self.turns.entry(name).or_default() += 1;
             }
-            match place.seat.turn().await {
-                Ok(outcome) => {
-                    place.failures = 0;
-                    place.running = outcome.running;
-                    let again = outcome.applied > 0 || outcome.again;
-                    let wake = if again {
-                        Some(Duration::ZERO)
-                    } else {
-                        outcome.wake
-                    };
-                    place.due = wake.map(|wake| self.clock.uptime() + wake);
-                }
-                Err(_) => {
-                    place.running = 0;
-                    place.failures += 1;
-                    let delay = Duration::from_millis(500 << place.failures.min(6));
-                    place.due = Some(self.clock.uptime() + delay);
-                }
+            let outcome = place.seat.turn().await;
+            let now = self.clock.uptime();
+            if let Ok(outcome) = outcome {
+                place.failures = 0;
+                place.running = outcome.running;
+                let again = outcome.applied > 0 || outcome.again;
+                let wake = if again {
+                    Some(Duration::ZERO)
+                } else {
+                    outcome.wake
+                };
+                place.due = wake.map(|wake| now + wake);
+            } else {
+                place.running = 0;
+                place.failures += 1;
+                place.due = Some(now + Duration::from_millis(500 << place.failures.min(6)));
             }
         }
         if self.places.values().any(|place| place.running > 0) {

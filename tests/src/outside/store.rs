@@ -182,7 +182,6 @@ impl Shared {
         let fifth = (file.len() / 5).min(rest.len());
         let half = (file.len() / 2).min(rest.len());
         match ill {
-            None => self.send(&mut stream, &usual(rest.len()), rest).await?,
             Some(Ill::Resets | Ill::ChangesTag) => {
                 self.send(&mut stream, &usual(rest.len()), &rest[..fifth])
                     .await?;
@@ -193,7 +192,9 @@ impl Shared {
                     .await?;
                 return self.reset(stream).await;
             }
-            Some(Ill::IgnoresRanges) => self.send(&mut stream, &usual(rest.len()), rest).await?,
+            None | Some(Ill::IgnoresRanges) => {
+                self.send(&mut stream, &usual(rest.len()), rest).await?;
+            }
             Some(Ill::Redirects) => {
                 let to = [("location", request.path.as_str())];
                 stream.write_all(&head(302, &to, 0)).await?;

@@ -136,7 +136,7 @@ fn campaign_logs_reach_the_controller_once_over_an_outage_and_crashes() {
         stage
             .world()
             .fault(&Fault::Kill("newlogd".to_owned()))
-            .unwrap()
+            .unwrap();
     };
     kill();
     let long = "x".repeat(2000);
