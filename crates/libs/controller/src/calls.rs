@@ -19,7 +19,7 @@ use crate::certs::{ControllerCerts, When};
 use crate::client::Controller;
 use crate::endpoint::{ApiVersion, Endpoint};
 use crate::envelope;
-use crate::error::{Failure, Outcome, Problem};
+use crate::error::{Failure, Outcome, Problem, undecoded};
 use crate::exchange::Received;
 
 /// Who the controller says that we are.
@@ -232,5 +232,5 @@ impl Controller {
 }
 
 fn decode<M: Message + Default>(payload: &[u8]) -> Result<M, Problem> {
-    M::decode(payload).map_err(|error| Problem::Payload(error.to_string()))
+    M::decode(payload).map_err(|error| Problem::Payload(undecoded(&error)))
 }

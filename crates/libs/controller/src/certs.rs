@@ -16,6 +16,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use thiserror::Error;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
+use crate::error::undecoded;
 use crate::pem::{PemError, PublicKey, first_certificate, not_before, public_key, sha256};
 use crate::status::SenderStatus;
 
@@ -175,7 +176,7 @@ impl ControllerCerts {
     ) -> Result<Self, CertsError> {
         let now = now.into();
         let message = ZControllerCert::decode(bytes)
-            .map_err(|error| CertsError::Malformed(error.to_string()))?;
+            .map_err(|error| CertsError::Malformed(undecoded(&error)))?;
         let kinds = message
             .certs
             .iter()

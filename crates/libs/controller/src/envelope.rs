@@ -15,6 +15,7 @@ use ring::signature::{
 use thiserror::Error;
 
 use crate::certs::SigningCert;
+use crate::error::undecoded;
 use crate::pem::{PublicKey, sha256};
 use crate::signer::{Signer, SignerError};
 use crate::status::SenderStatus;
@@ -129,7 +130,7 @@ pub fn open_unverified(bytes: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
 }
 
 fn decode(bytes: &[u8]) -> Result<AuthContainer, EnvelopeError> {
-    AuthContainer::decode(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))
+    AuthContainer::decode(bytes).map_err(|error| EnvelopeError::Malformed(undecoded(&error)))
 }
 
 fn payload(container: AuthContainer) -> Result<Vec<u8>, EnvelopeError> {

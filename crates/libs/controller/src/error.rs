@@ -404,3 +404,19 @@ impl Failure {
             .is_some_and(|code| (400..500).contains(&code) && !code_is_transient(code))
     }
 }
+/// Most characters that are kept of either end of a decoder's words.
+const END: usize = 120;
+
+/// What a decoder says about bytes that are no message: the path to the field, then the reason. The path is as long as the
+/// sender of the bytes wants it, the words are for a log line: of a long text both ends are kept.
+pub fn undecoded(error: &prost::DecodeError) -> String {
+    let text = error.to_string();
+    let count = text.chars().count();
+    if count <= 2 * END {
+        return text;
+    }
+    let begin: String = text.chars().take(END).collect();
+    let end: String = text.chars().skip(count - END).collect();
+    format!("{begin} ... {end}")
+}
+

@@ -41,7 +41,7 @@ pub use certs::{CertsError, ControllerCerts, SigningRoots};
 pub use client::{Controller, Timers};
 pub use endpoint::{ApiVersion, Endpoint, Server};
 pub use envelope::EnvelopeError;
-pub use error::{Answer, AttemptError, Failure, Outcome, Phase, Problem};
+pub use error::{Answer, AttemptError, Failure, Outcome, Phase, Problem, undecoded};
 pub use line::{Known, Line, LineError};
 pub use partition::{ConfigPartition, PartitionError};
 pub use signer::{Certificate, RawSignature, Signer, SignerError, SoftwareKey};

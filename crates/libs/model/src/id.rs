@@ -120,7 +120,9 @@ impl FromStr for MacAddr {
         let mut bytes = [0; 6];
         let mut parts = text.trim().split([':', '-']);
         for byte in &mut bytes {
-            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(err)?;
+            // A sign is a digit only to the parser of numbers.
+            let is_pair = |p: &&str| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit());
+            let part = parts.next().filter(is_pair).ok_or_else(err)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| err())?;
         }
         if parts.next().is_some() {
@@ -239,6 +241,13 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn what_reads_as_an_address_is_written_as_it(text in "([0-9a-f+]{2}[:-]){5}[0-9a-f+]{2}") {
+            if let Ok(mac) = text.parse::<MacAddr>() {
+                prop_assert_eq!(mac.to_string(), text.replace('-', ":"));
+            }
+        }
+
         #[test]
         fn text_forms_round_trip(bytes: [u8; 32], mac: [u8; 6], id: u128, generation: u64) {
             let digest = Digest(bytes);

@@ -70,7 +70,7 @@ pub fn saved_config(
             return Err("the controller's certificates are not known".to_owned());
         }
     };
-    ConfigResponse::decode(payload.as_slice()).map_err(|e| e.to_string())
+    ConfigResponse::decode(payload.as_slice()).map_err(|e| controller::undecoded(&e))
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> Digest {

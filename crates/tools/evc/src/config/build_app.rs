@@ -224,7 +224,7 @@ fn is_mac(text: &str) -> bool {
     parts.len() == 6
         && parts
             .iter()
-            .all(|p| p.len() == 2 && u8::from_str_radix(p, 16).is_ok())
+            .all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn adapters(spec: &DeviceSpec, app: &App, path: &str, check: &mut Check<'_>) -> Vec<Adapter> {

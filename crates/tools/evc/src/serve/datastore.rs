@@ -190,7 +190,7 @@ fn unescape(text: &str) -> Option<String> {
         rest = tail;
         if *first == b'%' {
             let (code, tail) = rest.split_at_checked(2)?;
-            bytes.push(u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok()?);
+            bytes.extend(hex::decode(code).ok()?);
             rest = tail;
         } else {
             bytes.push(*first);

@@ -6,11 +6,13 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::mpsc,
     thread,
     time::Duration,
 };
 
 use jiff::Timestamp;
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::{
     Verdict,
@@ -26,8 +28,12 @@ use crate::{
     tail::{Tail, part_path},
 };
 
-/// So often files are looked at.
+/// So often files are looked at where the kernel does not say when there is something.
 const LOOK: Duration = Duration::from_millis(250);
+/// Pause where the kernel says when there is something: a source may have come whose directory did not exist.
+const LOOK_ANYWAY: Duration = Duration::from_secs(5);
+/// Lines are shown so late, and so many at once as come in that time.
+const TOGETHER: Duration = Duration::from_millis(30);
 /// Rotated parts that the supervisor keeps.
 const PARTS: u32 = 2;
 
@@ -74,8 +80,9 @@ pub(super) fn logs(global: &Global, out: Output, args: &LogArgs) -> Result<Verdi
     if !args.follow {
         return Ok(Verdict::Good);
     }
+    let news = News::of(&global.root.join("persist/log"));
     loop {
-        thread::sleep(LOOK);
+        news.wait();
         for source in sources_if_any(global, args)? {
             if let (std::collections::btree_map::Entry::Vacant(e), Some(file)) =
                 (tails.entry(source.name), source.file)
@@ -92,6 +99,44 @@ pub(super) fn logs(global: &Global, out: Output, args: &LogArgs) -> Result<Verdi
                     show(out, &line, width)?;
                 }
             }
+        }
+    }
+}
+
+/// Tells that something was printed.
+struct News {
+    /// Stops watching when it is dropped. None where the kernel can't be asked: then every look is worth it.
+    watcher: Option<RecommendedWatcher>,
+    printed: mpsc::Receiver<()>,
+}
+
+impl News {
+    fn of(logs: &Path) -> Self {
+        let (tell, printed) = mpsc::sync_channel(1);
+        let heard = move |event: notify::Result<Event>| {
+            // Our own opening and reading is not news.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                // One that has not been taken yet is enough.
+                let _ = tell.try_send(());
+            }
+        };
+        let watcher = notify::recommended_watcher(heard).and_then(|mut watcher| {
+            watcher.watch(logs, RecursiveMode::Recursive)?;
+            Ok(watcher)
+        });
+        Self {
+            watcher: watcher.ok(),
+            printed,
+        }
+    }
+
+    /// Until something is printed. What is printed within a moment is taken together.
+    fn wait(&self) {
+        if self.watcher.is_some() {
+            let _ = self.printed.recv_timeout(LOOK_ANYWAY);
+            thread::sleep(TOGETHER);
+        } else {
+            thread::sleep(LOOK);
         }
     }
 }
@@ -274,4 +319,29 @@ fn console(global: &Global, app: &str) -> Result<Source, Error> {
         name: name.clone(),
         file: file.exists().then_some(file),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_line_ends_the_wait_and_reading_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("nim.log");
+        fs::write(&log, "one\n").unwrap();
+        let news = News::of(dir.path());
+        assert!(news.watcher.is_some());
+        fs::read(&log).unwrap();
+        thread::sleep(TOGETHER);
+        assert!(news.printed.try_recv().is_err(), "reading is no news");
+        let began = Instant::now();
+        let printing = thread::spawn(move || fs::write(log, "one\ntwo\n").unwrap());
+        news.wait();
+        printing.join().unwrap();
+        assert!(began.elapsed() < LOOK_ANYWAY);
+    }
 }
