@@ -5,11 +5,14 @@ use std::path::Path;
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use scenarios::{
-    disk::{Cut, Health, Load, Replay, Rig, SIZE, Tail, mount_image},
+    disk::{Booted, Cut, Health, Life, Load, Replay, Rig, SIZE, Seen, Tail, mount_image},
     sim::seeds,
 };
 
 const DISK: &str = env!("CARGO_BIN_EXE_recorded-disk");
+const DEVICE: &str = env!("CARGO_BIN_EXE_device");
+/// Devices that boot at once.
+const AT_ONCE: usize = 4;
 
 /// A runtime with virtual time for each.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -101,6 +104,93 @@ fn campaign_disk_power_cuts() {
     for seed in &seeds {
         cuts += history(*seed, 60, 120);
         println!("{seed}: {cuts} cuts, {:?}", began.elapsed());
+    }
+}
+
+/// Prefixes of a device's life that it boots from: a sample, or all of them.
+fn boots(seed: u64, sample: usize) -> usize {
+    let rig = Rig::new(Path::new(DISK));
+    // Requests take real time.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let seen = runtime.block_on(async {
+        let mut life = Life::begin(&rig).await;
+        life.work().await;
+        life.end()
+    });
+    let record = rig.record();
+    let from = seen.first().map_or(0, Seen::at);
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut cuts: Vec<Cut> = record
+        .flushes()
+        .into_iter()
+        .flat_map(|at| [(at - 1, Tail::Torn), (at, Tail::Lost)])
+        .map(|(at, tail)| Cut { at, tail })
+        .filter(|cut| cut.at >= from)
+        .collect();
+    // Everything that was ever promised.
+    let last = Cut {
+        at: record.len(),
+        tail: Tail::Lost,
+    };
+    if std::env::var_os("ALL").is_none() {
+        while cuts.len() >= sample {
+            cuts.swap_remove(rng.random_range(0..cuts.len()));
+        }
+    }
+    cuts.push(last);
+    cuts.sort_unstable();
+    let mut replay = Replay::new(&record, SIZE);
+    for cuts in cuts.chunks(AT_ONCE) {
+        let devices: Vec<_> = cuts
+            .iter()
+            .enumerate()
+            .map(|(number, cut)| {
+                let (image, root) = (
+                    rig.beside(&format!("cut{number}.img")),
+                    rig.beside(&format!("cut{number}")),
+                );
+                replay.image(*cut, &mut rng, &image).unwrap();
+                let mounted = mount_image(&image, &root.join("persist"), "").unwrap();
+                copy_dir(&rig.root().join("config"), &root.join("config"));
+                let device = Booted::start(Path::new(DEVICE), &root, &seen, cut.at as u64);
+                (cut, device, mounted)
+            })
+            .collect();
+        for (cut, device, mounted) in devices {
+            let wrong = device.judge();
+            drop(mounted);
+            assert!(
+                wrong.is_empty(),
+                "seed {seed}, {cut:?} of {}: {wrong:#?}; replay with SEED={seed} cargo nextest run -p scenarios campaign_disk_boots",
+                record.len()
+            );
+        }
+    }
+    cuts.len()
+}
+
+/// Files of a directory, without those below.
+fn copy_dir(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(not(has_disks), ignore = "needs root, FUSE, loop devices and ext4")]
+fn campaign_disk_boots_from_every_prefix() {
+    let began = std::time::Instant::now();
+    for seed in seeds(1) {
+        let cuts = boots(seed, 8);
+        println!("{seed}: {cuts} boots, {:?}", began.elapsed());
     }
 }
 

@@ -11,7 +11,10 @@
 //! - `rig.rs`: the disk with a file system on it, in a mount namespace of the test's own.
 //! - `logs.rs`, `reboot.rs`: newlogd and nodeagent at work on it.
 //! - `load.rs`: what the device's code does with the disk, and what must be found after a cut.
+//! - `life.rs`: a device's whole life on it; `boot.rs`: the services as processes, started on what a cut left of it.
 
+mod boot;
+mod life;
 mod load;
 mod logs;
 pub mod reboot;
@@ -20,6 +23,8 @@ mod rig;
 mod server;
 mod wire;
 
+pub use boot::Booted;
+pub use life::{Life, Seen};
 pub use load::{Load, Promises};
 pub use record::{Cut, Record, Replay, Tail};
 pub use rig::{Health, Mounted, Rig, SIZE, mount_image, seclude};
