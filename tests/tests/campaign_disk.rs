@@ -5,7 +5,9 @@ use std::path::Path;
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use scenarios::{
-    disk::{Booted, Cut, Health, Life, Load, Replay, Rig, SIZE, Seen, Tail, mount_image},
+    disk::{
+        Booted, Cut, Health, Life, Load, Replay, Rig, SIZE, Seen, Tail, judge_disk, mount_image,
+    },
     sim::seeds,
 };
 
@@ -142,7 +144,26 @@ fn boots(seed: u64, sample: usize) -> usize {
     }
     cuts.push(last);
     cuts.sort_unstable();
+    // Everything that the disk is for was on it at some time.
+    let most = seen.iter().map(Seen::counts).fold([0; 5], |most, counts| {
+        std::array::from_fn(|kind| most[kind].max(counts[kind]))
+    });
+    assert!(
+        most[0] > 8 && most[1..] == [3, 3, 3, 1],
+        "seed {seed}: {most:?}"
+    );
     let mut replay = Replay::new(&record, SIZE);
+    // A judge that everything pleases would be of no use: the first state is not the last.
+    let (image, root) = (rig.beside("first.img"), rig.beside("first"));
+    let first = Cut {
+        at: from,
+        tail: Tail::Lost,
+    };
+    replay.image(first, &mut rng, &image).unwrap();
+    let mounted = mount_image(&image, &root.join("persist"), "").unwrap();
+    let wrong = judge_disk(&root, &seen, record.len() as u64);
+    drop(mounted);
+    assert!(wrong.len() > 5, "seed {seed}: {wrong:#?}");
     for cuts in cuts.chunks(AT_ONCE) {
         let devices: Vec<_> = cuts
             .iter()

@@ -1,7 +1,7 @@
 //! The device's services, as it ships them, start on a disk as a cut left it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -21,8 +21,9 @@ use nix::{
 
 use super::life::{self, Seen};
 
-/// Services, a topic that each of them has ready when it is up, and whether that takes a config.
-const SERVICES: [(&str, &str, bool); 11] = [
+/// Programs, a topic that each of them has ready when it is up, and whether that takes a config.
+const SERVICES: [(&str, &str, bool); 12] = [
+    ("supervisor", "ServiceStatus", false),
     ("nim", "DeviceNetworkStatus", false),
     ("nodeagent", "NodeAgentStatus", false),
     ("zedagent", "ZedAgentStatus", false),
@@ -47,7 +48,14 @@ struct Expected<'a> {
     next: &'a Seen,
 }
 
-impl Expected<'_> {
+impl<'a> Expected<'a> {
+    fn at(seen: &'a [Seen], at: u64) -> Self {
+        let after = seen.partition_point(|seen| seen.mark <= at);
+        let kept = &seen[after.checked_sub(1).expect("a cut after the beginning")];
+        let next = seen.get(after).unwrap_or(kept);
+        Self { kept, next }
+    }
+
     fn has_config(&self) -> bool {
         self.kept.saved.contains_key("lastconfig")
     }
@@ -125,6 +133,11 @@ impl Expected<'_> {
     }
 }
 
+/// What is not on the disk below `root` as it was promised, before anything starts.
+pub fn judge_disk(root: &Path, seen: &[Seen], at: u64) -> Vec<String> {
+    Expected::at(seen, at).compare(root, true)
+}
+
 struct Process {
     name: &'static str,
     child: Child,
@@ -135,6 +148,8 @@ pub struct Booted<'a> {
     root: PathBuf,
     expected: Expected<'a>,
     wrong: Vec<String>,
+    /// Records of parts that were on the disk before the start.
+    partials: BTreeSet<String>,
     processes: Vec<Process>,
 }
 
@@ -142,11 +157,15 @@ impl<'a> Booted<'a> {
     /// Starts the services on `root`, where the disk is mounted, each in an empty network of its own. The program `device` is
     /// each of them by its name. Cut off after `at` entries of the record.
     pub fn start(device: &Path, root: &Path, seen: &'a [Seen], at: u64) -> Self {
-        let after = seen.partition_point(|seen| seen.mark <= at);
-        let kept = &seen[after.checked_sub(1).expect("a cut after the beginning")];
-        let next = seen.get(after).unwrap_or(kept);
-        let expected = Expected { kept, next };
-        let wrong = expected.compare(root, true);
+        let expected = Expected::at(seen, at);
+        let mut wrong = expected.compare(root, true);
+        let partials = life::partials(root);
+        for name in &partials {
+            let record = fs::read(root.join("persist/downloads").join(name)).unwrap();
+            if serde_json::from_slice::<serde_json::Value>(&record).is_err() {
+                wrong.push(format!("{name} is no record"));
+            }
+        }
         for dir in ["run", "bin", "out"] {
             let dir = root.join(dir);
             let _ = fs::remove_dir_all(&dir);
@@ -156,12 +175,14 @@ impl<'a> Booted<'a> {
             let program = root.join("bin").join(name);
             std::os::unix::fs::symlink(device, &program).unwrap();
             let out = File::create(root.join("out").join(name)).unwrap();
-            // It becomes the service: the same process.
-            let child = Command::new("unshare")
-                .arg("--net")
-                .arg(&program)
-                .arg("--root")
-                .arg(root)
+            let mut command = Command::new("unshare");
+            // It becomes the program: the same process.
+            command.arg("--net").arg(&program).arg("--root").arg(root);
+            if name == "supervisor" {
+                // It answers its socket; the services are ours to watch.
+                command.args(["--units", "none"]);
+            }
+            let child = command
                 .stdin(Stdio::null())
                 .stdout(out.try_clone().unwrap())
                 .stderr(out)
@@ -173,6 +194,7 @@ impl<'a> Booted<'a> {
             root: root.to_owned(),
             expected,
             wrong,
+            partials,
             processes: SERVICES.map(start).into(),
         }
     }
@@ -190,16 +212,23 @@ impl<'a> Booted<'a> {
         let mut wrong = std::mem::take(&mut self.wrong);
         wrong.extend(missing);
         wrong.extend(self.expected.compare(&self.root, false));
+        // Where a download goes on, nothing of it is fetched again.
+        let Expected { kept, next } = self.expected;
+        let left = life::partials(&self.root);
+        for name in kept.partials.intersection(&next.partials) {
+            if self.partials.contains(name) && !left.contains(name) {
+                wrong.push(format!("{name} was thrown away"));
+            }
+        }
         for (name, ended) in self.stop() {
             if !ended.is_some_and(|status| status.success()) {
                 wrong.push(format!("{name} was told to end: {ended:?}"));
             }
         }
-        for crash in fs::read_dir(self.root.join("persist/crash"))
-            .into_iter()
-            .flatten()
-        {
-            wrong.push(format!("a panic: {}", crash.unwrap().path().display()));
+        let crash = self.root.join("persist/crash");
+        for (name, _, _) in SERVICES {
+            let reports = fs::read_dir(crash.join(name)).into_iter().flatten();
+            wrong.extend(reports.map(|report| format!("a panic: {:?}", report.unwrap().path())));
         }
         for (name, _, _) in SERVICES {
             let said = fs::read_to_string(self.root.join("out").join(name)).unwrap();

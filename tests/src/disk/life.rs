@@ -47,14 +47,25 @@ pub struct Seen {
     pub(super) volumes: BTreeSet<VolumeKey>,
     /// Images that are said to be verified.
     pub(super) verified: BTreeSet<PathBuf>,
-    /// A part of a download is there, and what it is of.
-    pub(super) partial: bool,
+    /// Records of what parts of downloads are of.
+    pub(super) partials: BTreeSet<String>,
 }
 
 impl Seen {
     /// How many entries of the record were there.
     pub fn at(&self) -> usize {
         usize::try_from(self.mark).unwrap()
+    }
+
+    /// What there was of each kind of thing: rows, saved files, volumes, images, records of parts.
+    pub fn counts(&self) -> [usize; 5] {
+        [
+            self.rows.len(),
+            self.saved.len(),
+            self.volumes.len(),
+            self.verified.len(),
+            self.partials.len(),
+        ]
     }
 }
 
@@ -79,12 +90,19 @@ pub(super) fn saved(root: &Path) -> BTreeMap<String, Digest> {
         .collect()
 }
 
+/// Records of what parts of downloads are of, below a root.
+pub(super) fn partials(root: &Path) -> BTreeSet<String> {
+    fs::read_dir(root.join("persist/downloads"))
+        .unwrap()
+        .map(|part| part.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".part.json"))
+        .collect()
+}
+
 fn look(rig: &Rig, bus: &Bus) -> Seen {
     let root = rig.root();
     let volumes = bus.read(&VOLUME_STATUS).unwrap().unwrap_or_default();
     let images = bus.read(&VERIFY_IMAGE_STATUS).unwrap().unwrap_or_default();
-    let parts = fs::read_dir(root.join("persist/downloads")).unwrap();
-    let mut parts = parts.map(|part| part.unwrap().file_name().into_string().unwrap());
     Seen {
         rows: rows(&root),
         saved: saved(&root),
@@ -102,7 +120,7 @@ fn look(rig: &Rig, bus: &Bus) -> Seen {
                 VerifyPhase::Verifying { .. } | VerifyPhase::Mismatch { .. } => None,
             })
             .collect(),
-        partial: parts.any(|name| name.ends_with(".part.json")),
+        partials: partials(&root),
         // Last, so that all of the above is before it.
         mark: rig.mark(),
     }
@@ -268,6 +286,7 @@ networks: [{{name: dhcp}}]
 ports: [{{name: eth0, network: dhcp}}]
 {}apps:
 - name: vm
+  activate: false
   memory: 512MiB
   volumes: [{}]
 ",

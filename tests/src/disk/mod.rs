@@ -23,7 +23,7 @@ mod rig;
 mod server;
 mod wire;
 
-pub use boot::Booted;
+pub use boot::{Booted, judge_disk};
 pub use life::{Life, Seen};
 pub use load::{Load, Promises};
 pub use record::{Cut, Record, Replay, Tail};
