@@ -14,7 +14,7 @@ use scenarios::{
 const DISK: &str = env!("CARGO_BIN_EXE_recorded-disk");
 const DEVICE: &str = env!("CARGO_BIN_EXE_device");
 /// Devices that boot at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 12;
 
 /// A runtime with virtual time for each.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -210,7 +210,7 @@ fn copy_dir(from: &Path, to: &Path) {
 fn campaign_disk_boots_from_every_prefix() {
     let began = std::time::Instant::now();
     for seed in seeds(1) {
-        let cuts = boots(seed, 8);
+        let cuts = boots(seed, 12);
         println!("{seed}: {cuts} boots, {:?}", began.elapsed());
     }
 }

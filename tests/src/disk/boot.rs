@@ -228,7 +228,9 @@ impl<'a> Booted<'a> {
         let crash = self.root.join("persist/crash");
         for (name, _, _) in SERVICES {
             let reports = fs::read_dir(crash.join(name)).into_iter().flatten();
-            wrong.extend(reports.map(|report| format!("a panic: {:?}", report.unwrap().path())));
+            wrong.extend(
+                reports.map(|report| format!("a panic: {}", report.unwrap().path().display())),
+            );
         }
         for (name, _, _) in SERVICES {
             let said = fs::read_to_string(self.root.join("out").join(name)).unwrap();

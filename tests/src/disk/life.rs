@@ -265,33 +265,34 @@ impl<'a> Life<'a> {
 }
 
 fn wanted(images: &[(String, impl AsRef<[u8]>, Store)]) -> String {
-    let mut lists = ["datastores:", "images:", "volumes:"].map(|name| format!("{name}\n"));
-    let mut volumes = Vec::new();
-    for (number, (address, sha256, _)) in images.iter().enumerate() {
-        let sha256: [u8; 32] = sha256.as_ref().try_into().unwrap();
-        let sha256 = Digest(sha256);
-        lists[0] +=
-            &format!("- {{name: store{number}, url: \"http://{address}\", path: images}}\n");
-        lists[1] += &format!(
+    let numbered = |line: &dyn Fn(usize) -> String| (0..images.len()).map(line).collect::<String>();
+    let datastores = numbered(&|number| {
+        let address = &images[number].0;
+        format!("- {{name: store{number}, url: \"http://{address}\", path: images}}\n")
+    });
+    let files = numbered(&|number| {
+        let sha256 = Digest(images[number].1.as_ref().try_into().unwrap());
+        format!(
             "- {{name: image{number}, datastore: store{number}, file: a.iso, format: iso, size: 200000, sha256: {sha256}}}\n"
-        );
-        lists[2] += &format!("- {{name: volume{number}, image: image{number}}}\n");
-        volumes.push(format!("volume{number}"));
-    }
+        )
+    });
+    let volumes = numbered(&|number| format!("- {{name: volume{number}, image: image{number}}}\n"));
+    let used = numbered(&|number| format!("volume{number}, "));
     let count = images.len() as u64;
     format!(
         r"
 properties: {{timer.config.interval: 60, timer.send.timeout: 10, timer.dial.timeout: 10, timer.metric.interval: {}}}
 networks: [{{name: dhcp}}]
 ports: [{{name: eth0, network: dhcp}}]
-{}apps:
+datastores:
+{datastores}images:
+{files}volumes:
+{volumes}apps:
 - name: vm
   activate: false
   memory: 512MiB
-  volumes: [{}]
+  volumes: [{used}]
 ",
-        300 + count,
-        lists.concat(),
-        volumes.join(", ")
+        300 + count
     )
 }
