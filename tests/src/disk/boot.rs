@@ -232,8 +232,13 @@ impl<'a> Booted<'a> {
                 reports.map(|report| format!("a panic: {}", report.unwrap().path().display())),
             );
         }
+        let is_up = wrong.is_empty();
         for (name, _, _) in SERVICES {
             let said = fs::read_to_string(self.root.join("out").join(name)).unwrap();
+            if !is_up {
+                let last = said.lines().rev().take(3);
+                wrong.extend(last.map(|line| format!("(last words) {name}: {line}")));
+            }
             let bad = |line: &&str| line.contains("panicked") || line.contains(r#""ERROR""#);
             wrong.extend(
                 said.lines()
