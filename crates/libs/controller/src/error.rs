@@ -419,4 +419,3 @@ pub fn undecoded(error: &prost::DecodeError) -> String {
     let end: String = text.chars().skip(count - END).collect();
     format!("{begin} ... {end}")
 }
-
