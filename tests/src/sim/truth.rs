@@ -29,13 +29,15 @@ pub(crate) struct Truth {
     purges: BTreeMap<AppNumber, u64>,
     /// The device was told to stop everything.
     pub(crate) going_down: bool,
+    /// It has not carried that out yet: a power cut that comes first is not what was asked for.
+    pub(crate) owed: bool,
     /// Configs that were refused: hashes.
     pub(crate) foreign: u32,
 }
 
 impl Truth {
     pub(crate) fn booted(&mut self) {
-        self.going_down = false;
+        self.going_down = self.owed;
     }
 
     /// The config wants this guest as it was started.
@@ -111,7 +113,9 @@ impl State {
         let now = truth.moment();
         let before = truth.wish.replace(wish.clone());
         if let Some(before) = &before {
-            truth.going_down |= before.reboot != wish.reboot || before.shutdown != wish.shutdown;
+            let told = before.reboot != wish.reboot || before.shutdown != wish.shutdown;
+            truth.going_down |= told;
+            truth.owed |= told;
         }
         truth.sound.retain(|n, _| wish.apps.contains_key(n));
         truth.purged.retain(|n, _| wish.apps.contains_key(n));

@@ -39,6 +39,7 @@ impl World<Nodeagent> for Supervisor {
             if !s.truth.going_down {
                 s.violate(format!("a reboot that nobody asked for: {}", action.reason));
             }
+            s.truth.owed = false;
             s.ending = Some(action.power_off);
         });
         self.0.bell.notify_one();
