@@ -13,10 +13,10 @@ pub fn check(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let leases: Vec<_> = leases_in("bn1", &text).collect();
     assert!(leases.len() <= text.lines().count());
-    // Addresses are read without white space of any kind around them.
+    // Addresses are read without white space around them, and with dashes as well as colons.
     let words: BTreeSet<String> = text
         .split([' ', '\n', '\r'])
-        .map(|word| word.trim().to_lowercase())
+        .map(|word| word.trim().to_lowercase().replace('-', ":"))
         .collect();
     for lease in &leases {
         assert_eq!(lease.bridge, "bn1");
