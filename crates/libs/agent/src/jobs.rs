@@ -225,12 +225,9 @@ enum State {
 struct Entry<A> {
     action: A,
     state: State,
-    /// Failures in a row.
-    attempts: u32,
     /// Successes in a row without effect.
     repeats: u32,
-    first_failed: Option<Timestamp>,
-    /// What the last try failed with, until one succeeds.
+    /// What the last try failed with, since when and how often, until one succeeds.
     fault: Option<Fault>,
 }
 
@@ -325,9 +322,7 @@ impl<A: Action> Ledger<A> {
             _ => {
                 let entry = Entry {
                     state,
-                    attempts: 0,
                     repeats: 0,
-                    first_failed: None,
                     fault: None,
                     action,
                 };
@@ -366,22 +361,21 @@ impl<A: Action> Ledger<A> {
         match result {
             Ok(()) => {
                 entry.repeats += 1;
-                entry.attempts = 0;
-                entry.first_failed = None;
                 entry.fault = None;
                 entry.state = State::Done { at: uptime };
                 None
             }
             Err(failure) => {
-                entry.attempts += 1;
+                let former = entry.fault.take();
+                let attempts = former.as_ref().map_or(0, |fault| fault.attempts) + 1;
                 let delay = entry.action.backoff().delay_after(
-                    entry.attempts,
+                    attempts,
                     failure.transient,
                     failure.wait,
                     jitter,
                 );
-                let mut fault = failure.into_fault(*entry.first_failed.get_or_insert(now));
-                fault.attempts = entry.attempts;
+                let mut fault = failure.into_fault(former.map_or(now, |fault| fault.since));
+                fault.attempts = attempts;
                 fault.next = delay.and_then(|d| now.checked_add(d).ok());
                 entry.state = State::Failed {
                     due: delay.map(|d| uptime + d),
