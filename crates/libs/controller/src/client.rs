@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use model::config_item::ConfigItemValueMap;
 use tokio::time::Instant;
 use tracing::debug;
 use uplink::{Choice, Hosts, Moment, Port, Roots, Settings, Tls, TlsError, attempts};
@@ -44,6 +45,14 @@ impl Default for Timers {
 }
 
 impl Timers {
+    /// As the properties say.
+    pub fn of(items: &ConfigItemValueMap) -> Self {
+        Self {
+            dial: items.seconds("timer.dial.timeout"),
+            send: items.seconds("timer.send.timeout"),
+        }
+    }
+
     /// All attempts of one call together: three times one, at most four minutes.
     pub fn all_ports(&self) -> Duration {
         (self.send * 3).min(Duration::from_mins(4))

@@ -404,6 +404,7 @@ impl Failure {
             .is_some_and(|code| (400..500).contains(&code) && !code_is_transient(code))
     }
 }
+
 /// Most characters that are kept of either end of a decoder's words.
 const END: usize = 120;
 

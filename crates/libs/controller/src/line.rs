@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use model::{config_item::ConfigItemValueMap, node::OnboardingStatus, port::DeviceNetworkStatus};
 use thiserror::Error;
 use uplink::{Port, TlsError};
 use uuid::Uuid;
@@ -38,6 +39,23 @@ pub struct Known<'a> {
     pub timers: Timers,
     /// The ports, once they are known.
     pub ports: Option<Vec<Port>>,
+}
+
+impl<'a> Known<'a> {
+    /// As their topics say.
+    pub fn of(
+        onboarding: &'a OnboardingStatus,
+        items: &ConfigItemValueMap,
+        network: Option<&DeviceNetworkStatus>,
+    ) -> Self {
+        Self {
+            server: &onboarding.server,
+            uuid: onboarding.device.map(|device| device.0),
+            v1: onboarding.api_v1,
+            timers: Timers::of(items),
+            ports: network.map(|network| uplink::ports(network).0),
+        }
+    }
 }
 
 /// Why there is no line.

@@ -5,7 +5,7 @@ mod system;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent::{Boot, Clock, Failure, Progress, World};
-use controller::{Controller, Known, Line, SenderStatus, Timers};
+use controller::{Controller, Known, Line, SenderStatus};
 use model::code::Code;
 use tracing::warn;
 
@@ -47,16 +47,8 @@ impl Evc {
     fn controller(&self) -> Result<Controller, Failure> {
         let state = self.state();
         let desired = &state.desired;
-        let known = Known {
-            server: &desired.onboarding.server,
-            uuid: desired.onboarding.device.map(|d| d.0),
-            v1: desired.onboarding.api_v1,
-            timers: Timers {
-                dial: desired.items.seconds("timer.dial.timeout"),
-                send: desired.items.seconds("timer.send.timeout"),
-            },
-            ports: desired.network.as_ref().map(|n| uplink::ports(n).0),
-        };
+        let network = desired.network.as_ref();
+        let known = Known::of(&desired.onboarding, &desired.items, network);
         let made = self.line.controller(known);
         made.map_err(|e| Failure::of(Code::OnboardIdentity, "identity", &e).transient())
     }

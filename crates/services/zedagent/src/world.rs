@@ -199,10 +199,7 @@ impl Evc {
             .map(|n| n.device)
             .or(desired.onboarding.device);
         controller.set_uuid(device.map(|d| d.0));
-        controller.set_timers(Timers {
-            dial: desired.items.seconds("timer.dial.timeout"),
-            send: desired.items.seconds("timer.send.timeout"),
-        });
+        controller.set_timers(Timers::of(&desired.items));
         // Proxies and their certificates are parsed, and complained about, once.
         if let Some(network) = &desired.network
             && state.network.as_ref() != Some(network)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use agent::{Clock, Failure};
 use api::logs::ServerMetrics;
-use controller::{Controller, Known, Line, SenderStatus, Timers};
+use controller::{Controller, Known, Line, SenderStatus};
 use model::code::Code;
 use uuid::Uuid;
 
@@ -67,16 +67,8 @@ impl Evc {
     }
 
     fn controller(&self, desired: &Desired) -> Result<Controller, Failure> {
-        let known = Known {
-            server: &desired.onboarding.server,
-            uuid: desired.onboarding.device.map(|d| d.0),
-            v1: desired.onboarding.api_v1,
-            timers: Timers {
-                dial: desired.items.seconds("timer.dial.timeout"),
-                send: desired.items.seconds("timer.send.timeout"),
-            },
-            ports: desired.network.as_ref().map(|n| uplink::ports(n).0),
-        };
+        let network = desired.network.as_ref();
+        let known = Known::of(&desired.onboarding, &desired.items, network);
         let made = self.0.controller(known);
         made.map_err(|e| Failure::of(Code::OnboardIdentity, "identity", &e).transient())
     }
