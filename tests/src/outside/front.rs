@@ -22,7 +22,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     certs,
     fault::{Fault, Shown},
-    wire::{Request, head},
+    wire::{self, Request, head},
 };
 
 const PROTO: (&str, &str) = ("content-type", "application/x-proto-binary");
@@ -83,12 +83,9 @@ impl Front {
             configs: certs::configs(pki),
         });
         let serving = Arc::clone(&shared);
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let shared = Arc::clone(&serving);
-                // A client that goes away is no concern of a server.
-                tokio::spawn(async move { drop(shared.serve(stream).await) });
-            }
+        let task = wire::accept(listener, move |stream| {
+            let shared = Arc::clone(&serving);
+            async move { shared.serve(stream).await }
         });
         Self {
             address,

@@ -14,7 +14,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::wire::{Request, head};
+use super::wire::{self, Request, head};
 
 /// What is wrong with a datastore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,12 +116,9 @@ impl Store {
             state: Mutex::new(state),
         });
         let serving = Arc::clone(&shared);
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let shared = Arc::clone(&serving);
-                // A client that goes away is no concern of a server.
-                tokio::spawn(async move { drop(shared.serve(stream).await) });
-            }
+        let task = wire::accept(listener, move |stream| {
+            let shared = Arc::clone(&serving);
+            async move { shared.serve(stream).await }
         });
         Self {
             address,

@@ -1,6 +1,29 @@
 //! HTTP/1.1 by hand: as much of it as faults need.
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::io;
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+/// Serves each client by itself, until the task is aborted.
+pub(super) fn accept<F>(
+    listener: TcpListener,
+    serve: impl Fn(TcpStream) -> F + Send + 'static,
+) -> JoinHandle<()>
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let served = serve(stream);
+            // A client that goes away is no concern of a server.
+            tokio::spawn(async move { drop(served.await) });
+        }
+    })
+}
 
 /// A request as it came.
 pub(super) struct Request {

@@ -9,7 +9,7 @@ use std::{
 
 use model::{app::AppPhase, code::Code, node::BootReason, topics::NODE_AGENT_STATUS};
 
-use crate::support::{PATIENCE, answers, field, manifest, onboarded_on, page, user_data, view};
+use crate::support::{PATIENCE, answers, deploy_app, field, manifest, onboarded_on, page, view};
 
 /// Enough for one application and the reserve, not for two.
 const SIZE: u64 = 640 << 20;
@@ -49,15 +49,7 @@ fn campaign_disk_full_device_keeps_its_guest_says_why_and_reboots_by_command() {
     assert!(shared.unwrap().success());
     let dir = tempfile::tempdir().unwrap();
     let (stage, mounted) = onboarded_on(1, &small_disk(dir.path()));
-    stage
-        .deploy(
-            &manifest(),
-            "edge",
-            "tiny.qcow2",
-            &["--user-data", &user_data()],
-        )
-        .unwrap();
-    answers(&stage).unwrap();
+    deploy_app(&stage);
     let boot = field(&page(&stage).unwrap(), "boot-id").unwrap();
 
     let balloon = mounted.path().join("balloon");

@@ -85,6 +85,12 @@ fn begin(stage: Stage) -> Stage {
 /// The same with the demo's application, which answers.
 pub(crate) fn with_app() -> Stage {
     let stage = onboarded(1);
+    deploy_app(&stage);
+    stage
+}
+
+/// Deploys the demo's application and waits for its answer.
+pub(crate) fn deploy_app(stage: &Stage) {
     stage
         .deploy(
             &manifest(),
@@ -93,8 +99,7 @@ pub(crate) fn with_app() -> Stage {
             &["--user-data", &user_data()],
         )
         .unwrap();
-    answers(&stage).unwrap();
-    stage
+    answers(stage).unwrap();
 }
 
 pub(crate) fn guest(stage: &Stage) -> SocketAddr {

@@ -25,10 +25,7 @@ use model::{
         AppNetworkConfig, AppNetworkPhase, DnsEntry, NetworkInstanceConfig, NetworkInstanceKind,
         NetworkInstancePhase,
     },
-    topics::{
-        APP_INTERFACE_TO_NUM, APP_NETWORK_CONFIG, APP_NETWORK_STATUS, DEVICE_NETWORK_STATUS,
-        NETWORK_INSTANCE_CONFIG, NETWORK_INSTANCE_STATUS, UUID_PAIR_TO_NUM,
-    },
+    topics::{APP_INTERFACE_TO_NUM, APP_NETWORK_STATUS, NETWORK_INSTANCE_STATUS, UUID_PAIR_TO_NUM},
 };
 use proptest::prelude::*;
 use wishes::{allow, app, instance, instance_id, map, net, port};
@@ -296,23 +293,7 @@ async fn nothing_joins_whose_rules_can_not_be_said_yet() {
         .unwrap()
         .replace(&numbers)
         .unwrap();
-    let mut device = Device {
-        instances: bus
-            .acting_as("zedagent")
-            .publisher(&NETWORK_INSTANCE_CONFIG)
-            .unwrap(),
-        apps: bus
-            .acting_as("zedmanager")
-            .publisher(&APP_NETWORK_CONFIG)
-            .unwrap(),
-        ports: bus
-            .acting_as("nim")
-            .publisher(&DEVICE_NETWORK_STATUS)
-            .unwrap(),
-        runtime: start(&bus, &old.fake),
-        fake: old.fake.clone(),
-        bus,
-    };
+    let mut device = Device::on(bus, old.fake.clone());
     device.instances.set_ready().unwrap();
     device.apps.set_ready().unwrap();
     device.put(&[instance(1, "uplink")], &[first, second]);

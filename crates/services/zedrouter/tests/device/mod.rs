@@ -41,7 +41,17 @@ impl Device {
         for port in ["eth0", "eth1", "eth2"] {
             fake.plug(port);
         }
-        let mut device = Self {
+        let mut device = Self::on(bus, fake);
+        device.instances.set_ready().unwrap();
+        device.apps.set_ready().unwrap();
+        device.put_ports(&ports());
+        device.ports.set_ready().unwrap();
+        device
+    }
+
+    /// On a machine as it is, before anybody has spoken.
+    pub fn on(bus: Bus, fake: Fake) -> Self {
+        Self {
             instances: bus
                 .acting_as("zedagent")
                 .publisher(&NETWORK_INSTANCE_CONFIG)
@@ -57,12 +67,7 @@ impl Device {
             runtime: start(&bus, &fake),
             bus,
             fake,
-        };
-        device.instances.set_ready().unwrap();
-        device.apps.set_ready().unwrap();
-        device.put_ports(&ports());
-        device.ports.set_ready().unwrap();
-        device
+        }
     }
 
     pub fn put_ports(&mut self, ports: &[PortStatus]) {
