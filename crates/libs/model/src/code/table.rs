@@ -371,6 +371,7 @@ codes! {
         causes: [
             "The range has fewer addresses than there are interfaces.",
             "Another interface has the address that the config fixes for this one.",
+            "The address that the config fixes is outside of the network's subnet.",
         ],
         remedy: "Give the network instance a larger range, remove an application from it, or fix another address.",
         properties: [],
