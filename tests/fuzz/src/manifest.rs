@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use evc::config::{
     DeviceSpec, Identity, Problems, build,
     deploy::{self, ImageSource, Options},
-    manifest, read,
+    manifest, protect, read,
     size::Size,
 };
 use zedagent::translate::translate;
@@ -71,7 +71,11 @@ fn built(spec: &DeviceSpec) {
         ..Identity::default()
     };
     let config = match build(spec, &identity) {
-        Ok(built) => built.config,
+        Ok(mut built) => {
+            // As for a device that can't read them.
+            protect(&mut built, None);
+            built.config
+        }
         Err(problems) => return said(&problems),
     };
     let to = translate(&config, device(), None, now()).expect("it is for this device");

@@ -12,26 +12,26 @@ use uplink::reqwest::header::{
 use uplink::reqwest::{Response, Url};
 use uplink::{Attempt, HttpClient, Settings, Tls};
 
+use zeroize::Zeroizing;
+
 use crate::error::Problem;
 use crate::source::{Opened, Resume, Source, Validator};
 
 const REFUSAL_LIMIT: usize = 4096;
 const REFUSAL_TEXT: usize = 200;
 
-/// User name and password (EVE's API key and password) for basic authentication.
+/// User name and password (EVE's API key and password) for basic authentication. Wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     /// User name.
-    pub user: String,
+    pub user: Zeroizing<String>,
     /// Password.
-    pub password: String,
+    pub password: Zeroizing<String>,
 }
 
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login")
-            .field("user", &self.user)
-            .finish_non_exhaustive()
+        f.write_str("Login(***)")
     }
 }
 
@@ -71,7 +71,7 @@ impl HttpSource {
             .get(self.url.clone())
             .header(ACCEPT_ENCODING, "identity");
         if let Some(login) = &self.login {
-            request = request.basic_auth(&login.user, Some(&login.password));
+            request = request.basic_auth(&*login.user, Some(&*login.password));
         }
         if let Some(resume) = resume {
             request = request.header(RANGE, format!("bytes={}-", resume.offset));

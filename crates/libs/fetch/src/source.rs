@@ -263,8 +263,8 @@ mod tests {
     fn what_is_refused() {
         let login = || {
             Some(Login {
-                user: "u".into(),
-                password: "p".into(),
+                user: "u".to_owned().into(),
+                password: "p".to_owned().into(),
             })
         };
         let plain = datastore("Http", "store.example", "");

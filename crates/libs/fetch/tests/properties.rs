@@ -151,8 +151,8 @@ async fn https_with_the_datastores_own_certificate_and_a_login() {
     })
     .await;
     let login = Login {
-        user: "user".into(),
-        password: "pass".into(),
+        user: "user".to_owned().into(),
+        password: "pass".to_owned().into(),
     };
     let run = async |pems: &[&str], login: Option<Login>| {
         let disk = Disk::new();

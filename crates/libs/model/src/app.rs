@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::Fault,
     id::{AppId, LogicalLabel, MacAddr, NetworkInstanceId, VolumeKey},
+    security::CipherBlock,
 };
 
 /// Kind of virtual machine, EVE's `VmMode` numbers in the wire protocol.
@@ -62,6 +63,9 @@ pub struct AppInstanceConfig {
     /// Cloud-init user data in the clear (not base64), empty for none.
     #[serde(default)]
     pub user_data: String,
+    /// The same, encrypted: then `user_data` is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_user_data: Option<CipherBlock>,
     /// Counts the controller's restart commands.
     #[serde(default)]
     pub restart_counter: u32,

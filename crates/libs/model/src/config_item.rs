@@ -177,6 +177,11 @@ pub const ITEMS: &[ItemSpec] = &[
         "Most bytes of /persist kept for the device itself.",
     ),
     flag(
+        "datastore.http.security.allowinsecureauth",
+        false,
+        "Log in to datastores over plain HTTP too, where anybody on the way can read the password.",
+    ),
+    flag(
         "storage.apps.ignore.disk.check",
         false,
         "Make volumes even if the disk may become full.",

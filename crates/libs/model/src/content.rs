@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::Fault,
     id::{ContentTreeId, DatastoreId, Digest},
+    security::CipherBlock,
     volume::ImageFormat,
 };
 
@@ -30,7 +31,7 @@ pub enum DatastoreKind {
 }
 
 /// A place to fetch images from. Topic `zedagent/DatastoreConfig`, key: its UUID.
-/// Credentials are not here: secrets never go on the bus in the clear.
+/// Credentials are here only as the controller encrypted them: secrets never go on the bus in the clear.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct DatastoreConfig {
@@ -49,6 +50,9 @@ pub struct DatastoreConfig {
     /// PEM certificates to trust for this datastore beside the device's own.
     #[serde(default)]
     pub certificates_pem: Vec<String>,
+    /// Name and password to log in with, encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CipherBlock>,
     /// What is wrong with this part of the config; then it is not acted upon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,

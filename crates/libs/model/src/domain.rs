@@ -9,6 +9,7 @@ use crate::{
     app::{DiskTarget, Resources},
     fault::Fault,
     id::{AppId, MacAddr, VolumeKey},
+    security::CipherBlock,
     volume::ImageFormat,
 };
 
@@ -37,6 +38,9 @@ pub struct DomainConfig {
     /// Cloud-init user data in the clear; with it the guest gets a NoCloud seed.
     #[serde(default)]
     pub user_data: String,
+    /// The same, encrypted: then `user_data` is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_user_data: Option<CipherBlock>,
 }
 
 /// A disk of a guest.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::Fault,
     id::{IfName, LogicalLabel, MacAddr},
+    security::CipherBlock,
 };
 
 /// How a port gets its address.
@@ -79,6 +80,23 @@ pub struct PortConfig {
     /// MTU in bytes; 0 for the default.
     #[serde(default)]
     pub mtu: u16,
+    /// Wireless networks to join.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wireless: Vec<WirelessNetwork>,
+}
+
+/// A wireless network that a port may join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct WirelessNetwork {
+    /// SSID, or APN of a modem.
+    pub name: String,
+    /// Higher goes first.
+    #[serde(default)]
+    pub priority: i32,
+    /// Name and password to join with, encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CipherBlock>,
 }
 
 /// A complete set of ports from one source. Topic `zedagent/DevicePortConfig`, key: the source

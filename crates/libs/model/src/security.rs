@@ -1,7 +1,15 @@
-//! Certificates of the controller as the device trusts them.
+//! Certificates of the controller as the device trusts them, and secrets as the controller sends them.
 
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    fault::Fault,
+    id::{Digest, ParseIdError},
+};
 
 /// What a controller's certificate is for, EVE's `ZCertType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,4 +35,82 @@ pub struct ControllerCert {
     pub hash: String,
     /// When it ceases to be valid.
     pub not_after: Timestamp,
+}
+
+/// Names the two keys that secrets are encrypted between. Topic `zedagent/CipherContext`, key: its id.
+/// The keys themselves are found when they are needed: the controller's in `zedagent/ControllerCert`, the device's by
+/// tpmmgr.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct CipherContext {
+    /// The controller's name for it; opaque.
+    pub id: String,
+    /// Hash of the device's certificate for key exchange, hex.
+    pub device_cert_hash: String,
+    /// Hash of the controller's certificate, hex: the key of its row.
+    pub controller_cert_hash: String,
+    /// What is wrong with this part of the config; then nothing that refers to it can be decrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+/// A secret as the controller sent it. It stays as it is on the bus, and is decrypted only by the process that uses
+/// it, when it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct CipherBlock {
+    /// The [`CipherContext::id`] of its keys.
+    pub context: String,
+    /// Initialisation vector, 16 bytes.
+    pub initial_value: Octets,
+    /// The secret, encrypted.
+    pub cipher_data: Octets,
+    /// SHA-256 of the secret.
+    pub clear_text_sha256: Digest,
+}
+
+impl CipherBlock {
+    /// Whether it holds the same secret: one that the controller encrypted again, with another key, is the same.
+    pub fn is_same_secret(&self, other: &Self) -> bool {
+        self.clear_text_sha256 == other.clear_text_sha256
+    }
+}
+
+/// Bytes; in text base64.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Octets(pub Vec<u8>);
+
+impl fmt::Display for Octets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Octets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Octets({} bytes)", self.0.len())
+    }
+}
+
+impl FromStr for Octets {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        STANDARD
+            .decode(text)
+            .map(Self)
+            .map_err(|_| ParseIdError::new(text, "base64"))
+    }
+}
+
+impl Serialize for Octets {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Octets {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
 }

@@ -22,7 +22,7 @@ use crate::{
     node::{DeviceOpCounters, NodeAgentStatus, OnboardingStatus, RebootRecord, ZedAgentStatus},
     port::{DeviceNetworkStatus, DevicePortConfig, DevicePortConfigList, DhcpLease},
     report::DeliveryRecord,
-    security::ControllerCert,
+    security::{CipherContext, ControllerCert},
     service::ServiceStatus,
     volume::{DiskMetric, VolumeConfig, VolumeRefConfig, VolumeRefStatus, VolumeStatus},
 };
@@ -65,6 +65,7 @@ topics! {
 
     ONBOARDING_STATUS: OnboardingStatus = persist("zedagent", "OnboardingStatus");
     CONTROLLER_CERT: ControllerCert = persist("zedagent", "ControllerCert");
+    CIPHER_CONTEXT: CipherContext = run("zedagent", "CipherContext");
     CONFIG_ITEMS: ConfigItemValueMap = persist("zedagent", "ConfigItemValueMap");
     ZEDAGENT_STATUS: ZedAgentStatus = run("zedagent", "ZedAgentStatus");
     DEVICE_PORT_CONFIG: DevicePortConfig = run("zedagent", "DevicePortConfig");

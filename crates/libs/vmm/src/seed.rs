@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::iso::{IsoError, iso_image};
 use crate::spec::Mac;
@@ -91,7 +92,7 @@ impl Seed {
 
     /// Writes the image, mode 0600; a reader sees the old file or the new one, never a part.
     pub fn write(&self, path: &Path) -> Result<(), SeedError> {
-        let image = self.to_image()?;
+        let image = Zeroizing::new(self.to_image()?);
         let at = |source| SeedError::Write {
             path: path.to_owned(),
             source,

@@ -167,7 +167,8 @@ pub fn vm_spec(config: &DomainConfig, places: &Places) -> Result<VmSpec, LaunchE
     for disk in &config.disks {
         spec.disks.extend(vm_disk(disk, bus)?);
     }
-    spec.seed = (!config.user_data.is_empty()).then(|| places.seed());
+    let has_seed = !config.user_data.is_empty() || config.secret_user_data.is_some();
+    spec.seed = has_seed.then(|| places.seed());
     spec.nics = config
         .vifs
         .iter()

@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | reads | `zedmanager/DomainConfig`; when known: `zedagent/ConfigItemValueMap` (`vmm.accel`, `timer.boot.retry`, `memory.apps.ignore.check`) |
+//! | reads | `zedmanager/DomainConfig`; when known: `zedagent/ConfigItemValueMap` (`vmm.accel`, `timer.boot.retry`, `memory.apps.ignore.check`), `zedagent/CipherContext`, `zedagent/ControllerCert` |
 //! | writes | `Capabilities`, `DomainStatus`, `DomainMetric` |
 //! | owns | units `domainmgr/<app>` of the supervisor, `/run/hypervisor/kvm/<app>/{qmp,listener.qmp,cons,pid,seed.iso}`, `/persist/log/guests/<app>.console`, `/persist/domainmgr/<app>.uefi-vars` |
 //!
@@ -24,6 +24,8 @@
 //!   changes with the incarnation.
 //! - There is never a second QEMU for an application: a start needs the supervisor's word that none lives.
 //! - Once halting, it is halted, also if it is wanted again meanwhile: the button has been pressed.
+//! - User data that came encrypted is decrypted for the seed of each start, with the help of tpmmgr, in memory that is wiped
+//!   after it. Encrypted anew it is the same.
 //! - QEMU stays when its guest ends (powers off, panics), so that why is a fact that can be asked; only a QEMU that
 //!   was killed has to be explained by its exit status and its last words ([`plan::evidence`]).
 //! - Each QEMU runs as a user of its own, without capabilities, in its own directory, within its own memory
@@ -49,7 +51,11 @@ use model::{
     config_item::ConfigItemValueMap,
     domain::{Accelerator, Capabilities, DiskIo, DomainConfig, DomainMetric, DomainStatus},
     id::AppId,
-    topics::{CAPABILITIES, CONFIG_ITEMS, DOMAIN_CONFIG, DOMAIN_METRIC, DOMAIN_STATUS},
+    security::{CipherContext, ControllerCert},
+    topics::{
+        CAPABILITIES, CIPHER_CONTEXT, CONFIG_ITEMS, CONTROLLER_CERT, DOMAIN_CONFIG, DOMAIN_METRIC,
+        DOMAIN_STATUS,
+    },
 };
 use vmm::{probe::Force, qmp::RunState};
 
@@ -72,6 +78,10 @@ pub struct Domainmgr;
 pub struct Desired {
     /// Guests.
     pub domains: Arc<Rows<DomainConfig>>,
+    /// The keys that user data is encrypted with,
+    pub contexts: Option<Arc<Rows<CipherContext>>>,
+    /// and the controller's halves of them.
+    pub certs: Option<Arc<Rows<ControllerCert>>>,
     /// Properties.
     pub properties: Properties,
     /// What was published last: deadlines, faults, counts of boots.
@@ -266,6 +276,8 @@ pub enum Do {
 pub struct Launch {
     /// The guest.
     pub config: DomainConfig,
+    /// What its user data is decrypted with, if that is encrypted.
+    pub keys: Option<cipher::Keys>,
     /// The user that QEMU will run as.
     pub uid: u32,
     /// What runs its instructions.
@@ -380,6 +392,8 @@ impl Service for Domainmgr {
             .unwrap_or_default();
         Some(Desired {
             domains: tables.get(&DOMAIN_CONFIG)?,
+            contexts: tables.peek(&CIPHER_CONTEXT),
+            certs: tables.peek(&CONTROLLER_CERT),
             properties: Properties::of(&items),
             own: Own {
                 statuses: tables.own(&DOMAIN_STATUS),

@@ -12,6 +12,7 @@ use agent::{Plan, Turn};
 use model::{
     domain::{Accelerator, Capabilities, DomainConfig},
     id::AppId,
+    security::{CipherBlock, Octets},
 };
 use sha2::{Digest, Sha256};
 use vmm::probe::{Force, TcgReason};
@@ -84,6 +85,13 @@ pub fn digest(config: &DomainConfig) -> String {
     let hardware = DomainConfig {
         display_name: String::new(),
         activate: true,
+        // The same secret encrypted anew is no other hardware.
+        secret_user_data: config.secret_user_data.as_ref().map(|secret| CipherBlock {
+            context: String::new(),
+            initial_value: Octets::default(),
+            cipher_data: Octets::default(),
+            clear_text_sha256: secret.clear_text_sha256,
+        }),
         ..config.clone()
     };
     // A plain value always has a JSON form.

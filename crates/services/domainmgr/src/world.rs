@@ -14,6 +14,7 @@ use std::{
 };
 
 use agent::{Boot, Clock, Failure, Progress, World};
+use cipher::{Exchange, NoKey};
 use model::{code::Code, id::AppId};
 use tokio::{
     sync::Notify,
@@ -22,6 +23,7 @@ use tokio::{
 };
 use units::{Client, UnitState, UnitTable, Units, UnitsError, Watch};
 use vmm::qmp::{QmpError, RunState};
+use zeroize::Zeroizing;
 
 use crate::{
     Actual, Desired, Do, Domainmgr, Guest, HostFacts, Launch, Life, Password, Probe, Words,
@@ -46,6 +48,8 @@ pub struct Hypervisor {
     units: Arc<dyn Units>,
     watch: Watch,
     devices: unit::HostDevices,
+    /// Decrypts user data.
+    exchange: Arc<dyn Exchange>,
     host: HostFacts,
     probe: Mutex<Option<Probe>>,
     minders: Mutex<BTreeMap<AppId, Minder>>,
@@ -111,6 +115,7 @@ impl Hypervisor {
         Ok(Self {
             probe: Mutex::new(probe::load(&root)),
             devices: probe::devices(),
+            exchange: Arc::new(NoKey),
             host: probe::host(),
             root,
             clock,
@@ -121,6 +126,12 @@ impl Hypervisor {
             look_only,
             _tasks: tasks,
         })
+    }
+
+    /// The same with the device's key: without it user data that came encrypted stays so.
+    #[must_use]
+    pub fn with_exchange(self, exchange: Arc<dyn Exchange>) -> Self {
+        Self { exchange, ..self }
     }
 
     async fn table(&self) -> Result<Arc<UnitTable>, Failure> {
@@ -212,8 +223,10 @@ impl Hypervisor {
         let now = self.clock.now();
         let spec = unit::unit_spec(&launch, &machine, &places, &self.devices, now)
             .map_err(|e| failed(&e))?;
-        files::prepare(&self.root, &launch, &places, now)
+        let user_data = self.user_data(&launch).await?;
+        files::prepare(&self.root, &launch, &user_data, &places, now)
             .map_err(|e| failed(&e).transient_if(e.is_transient()))?;
+        drop(user_data);
         progress.note("starting QEMU");
         self.units.start(spec).await.map_err(asked)?;
         self.shown(app, |state| {
@@ -221,6 +234,21 @@ impl Hypervisor {
         })
         .await;
         Ok(())
+    }
+
+    /// In the clear, for the seed of this start alone.
+    async fn user_data(&self, launch: &Launch) -> Result<Zeroizing<String>, Failure> {
+        let config = &launch.config;
+        let (Some(secret), Some(keys)) = (&config.secret_user_data, &launch.keys) else {
+            return Ok(Zeroizing::new(config.user_data.clone()));
+        };
+        let opened = cipher::user_data(secret, keys, self.exchange.as_ref()).await;
+        opened.map_err(|error| {
+            let mut failure = Failure::of(error.code(), subject(config.app), &error)
+                .transient_if(error.is_transient());
+            failure.text = format!("user data: {}", failure.text);
+            failure
+        })
     }
 
     /// Waits for a moment until the list of units shows something.

@@ -3,8 +3,9 @@
 use std::io::ErrorKind;
 
 use agent::Failure;
+use cipher::OpenError;
 use fetch::{AttemptError, FetchError, Problem, SourceError};
-use model::code::Code;
+use model::{code::Code, id::DatastoreId};
 use uplink::Phase;
 
 /// The failure of one datastore's fetch.
@@ -36,6 +37,13 @@ pub fn of_source(object: &str, error: &SourceError) -> Failure {
     Failure::of(code, object, error)
 }
 
+/// The failure of a login that can't be decrypted.
+pub fn of_login(object: &str, datastore: DatastoreId, error: &OpenError) -> Failure {
+    let mut failure = Failure::of(error.code(), object, error).transient_if(error.is_transient());
+    failure.text = format!("login of datastore {datastore}: {}", failure.text);
+    failure
+}
+
 /// One failure for all datastores: the most telling one, the others among its causes.
 pub fn of_all(failures: Vec<Failure>) -> Option<Failure> {
     let transient = failures.iter().any(|failure| failure.transient);
@@ -63,7 +71,11 @@ fn weight(code: Code) -> u8 {
         Code::VolumeSpace | Code::DownloadWrite => 6,
         Code::VerifyDigest => 5,
         Code::DownloadTooBig | Code::DownloadShort | Code::DownloadStalled => 4,
-        Code::DownloadRefused => 3,
+        Code::DownloadRefused
+        | Code::CipherContext
+        | Code::CipherBlock
+        | Code::CipherKey
+        | Code::CipherPlain => 3,
         Code::DownloadNetwork => 2,
         // Only when no way came any further.
         Code::PortDns => 1,

@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | reads | when known: `volumemgr/DownloaderConfig`, `zedagent/DatastoreConfig`, `nim/DeviceNetworkStatus`, `zedagent/ConfigItemValueMap` |
+//! | reads | when known: `volumemgr/DownloaderConfig`, `zedagent/DatastoreConfig`, `nim/DeviceNetworkStatus`, `zedagent/ConfigItemValueMap`, `zedagent/CipherContext`, `zedagent/ControllerCert` |
 //! | writes | `DownloaderStatus` |
 //! | owns | `/persist/downloads/<sha256>`, and while it is incomplete `<sha256>.part` and `<sha256>.part.json` |
 //!
@@ -13,7 +13,8 @@
 //!                       --> <sha256>, on the disk, then renamed --> DownloaderStatus: Downloaded
 //! ```
 //!
-//! It talks to the outside and therefore has no keys. It hashes what arrives and throws away what
+//! It talks to the outside and therefore has no keys: logins of datastores come encrypted, and are decrypted with the help of
+//! tpmmgr for each fetch, in memory that is wiped after it. It hashes what arrives and throws away what
 //! is wrong, which saves work; whether a file is what it should be is for the verifier to say.
 //!
 //! - What is there is published whether volumemgr has spoken yet or not, because volumemgr asks what there
@@ -43,10 +44,12 @@ use bus::Rows;
 use model::{
     config_item::ConfigItemValueMap,
     content::{DatastoreConfig, DownloaderConfig, DownloaderStatus},
-    id::Digest,
+    id::{DatastoreId, Digest},
     port::DeviceNetworkStatus,
+    security::{CipherContext, ControllerCert},
     topics::{
-        CONFIG_ITEMS, DATASTORE_CONFIG, DEVICE_NETWORK_STATUS, DOWNLOADER_CONFIG, DOWNLOADER_STATUS,
+        CIPHER_CONTEXT, CONFIG_ITEMS, CONTROLLER_CERT, DATASTORE_CONFIG, DEVICE_NETWORK_STATUS,
+        DOWNLOADER_CONFIG, DOWNLOADER_STATUS,
     },
 };
 
@@ -68,6 +71,10 @@ pub struct Desired {
     pub files: Option<Arc<Rows<DownloaderConfig>>>,
     /// Where from.
     pub datastores: Option<Arc<Rows<DatastoreConfig>>>,
+    /// The keys that logins are encrypted with,
+    pub contexts: Option<Arc<Rows<CipherContext>>>,
+    /// and the controller's halves of them.
+    pub certs: Option<Arc<Rows<ControllerCert>>>,
     /// The device's ports.
     pub network: Option<DeviceNetworkStatus>,
     /// Properties.
@@ -87,6 +94,8 @@ pub struct Limits {
     pub retry: Duration,
     /// `timer.dial.timeout`
     pub connect: Duration,
+    /// `datastore.http.security.allowinsecureauth`
+    pub insecure_login: bool,
 }
 
 impl Limits {
@@ -100,6 +109,7 @@ impl Limits {
             connect: items
                 .seconds("timer.dial.timeout")
                 .max(Duration::from_secs(1)),
+            insecure_login: items.flag("datastore.http.security.allowinsecureauth"),
         }
     }
 }
@@ -144,6 +154,8 @@ pub struct Order {
     pub file: DownloaderConfig,
     /// Where from, in order; never empty.
     pub datastores: Vec<DatastoreConfig>,
+    /// What the logins of those that have one are decrypted with.
+    pub keys: BTreeMap<DatastoreId, cipher::Keys>,
     /// Over what: the ports that may be used.
     pub ports: Vec<uplink::Port>,
     /// How.
@@ -213,6 +225,8 @@ impl Service for Downloader {
         Some(Desired {
             files: tables.peek(&DOWNLOADER_CONFIG),
             datastores: tables.peek(&DATASTORE_CONFIG),
+            contexts: tables.peek(&CIPHER_CONTEXT),
+            certs: tables.peek(&CONTROLLER_CERT),
             network: tables
                 .peek(&DEVICE_NETWORK_STATUS)
                 .and_then(|rows| rows.get("global").cloned()),

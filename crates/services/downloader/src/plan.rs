@@ -1,5 +1,7 @@
 //! The decision: what to fetch from where, what to throw away, what to say. Pure.
 
+use std::collections::BTreeMap;
+
 use agent::{Job, Plan, Turn};
 use model::{
     code::Code,
@@ -144,24 +146,37 @@ fn order(desired: &Desired, file: &DownloaderConfig) -> Next {
         return Next::Wait;
     };
     let mut datastores: Vec<DatastoreConfig> = Vec::new();
-    let mut faulty = None;
+    let mut keys = BTreeMap::new();
+    let mut faulty: Option<(Code, String)> = None;
     for id in &file.datastores {
         match table.get(&id.to_string()) {
             Some(DatastoreConfig {
                 fault: Some(fault), ..
-            }) => faulty = faulty.or(Some(fault)),
-            Some(datastore) => datastores.push(datastore.clone()),
+            }) => faulty = faulty.or(Some((fault.code, fault.line()))),
+            Some(datastore) => {
+                if let Some(login) = &datastore.credentials {
+                    let (Some(contexts), Some(certs)) = (&desired.contexts, &desired.certs) else {
+                        return Next::Wait;
+                    };
+                    match cipher::Keys::find(login, contexts, certs) {
+                        Ok(found) => keys.insert(*id, found),
+                        Err(error) => {
+                            let text = format!("login of datastore {id}: {}", chain(&error));
+                            faulty = faulty.or(Some((error.code(), text)));
+                            continue;
+                        }
+                    };
+                }
+                datastores.push(datastore.clone());
+            }
             None => {}
         }
     }
     if datastores.is_empty() {
-        let (code, text) = match faulty {
-            Some(fault) => (fault.code, fault.line()),
-            None => (
-                Code::ConfigReference,
-                "none of its datastores is in the config".to_owned(),
-            ),
-        };
+        let (code, text) = faulty.unwrap_or_else(|| {
+            let text = "none of its datastores is in the config";
+            (Code::ConfigReference, text.to_owned())
+        });
         return Next::Blocked { code, text };
     }
     let limits = desired.limits;
@@ -181,9 +196,19 @@ fn order(desired: &Desired, file: &DownloaderConfig) -> Next {
     Next::Fetch(Order {
         file: file.clone(),
         datastores,
+        keys,
         ports,
         limits,
     })
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    std::iter::once(error.to_string())
+        .chain(causes.map(ToString::to_string))
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// The phase of a file that nobody works on.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use agent::{Boot, Failure, Progress, World};
+use cipher::{Exchange, NoKey};
 use fetch::source::Common;
 use model::{code::Code, content::DatastoreConfig, id::Digest};
 use tokio::sync::Semaphore;
@@ -33,6 +34,8 @@ pub struct Shell {
     slots: Semaphore,
     /// Ports of equal cost take turns by it.
     turn: AtomicU32,
+    /// Decrypts logins.
+    exchange: Arc<dyn Exchange>,
 }
 
 impl Shell {
@@ -54,13 +57,21 @@ impl Shell {
     }
 
     /// Downloads lie in `persist/downloads` below `root`, which must exist by the time that one begins.
+    /// It has no key: datastores with a login can't be used; see [`Self::with_exchange`].
     pub fn at(root: PathBuf) -> Self {
         Self {
+            exchange: Arc::new(NoKey),
             downloads: root.join("persist/downloads"),
             root,
             slots: Semaphore::new(AT_ONCE),
             turn: AtomicU32::new(0),
         }
+    }
+
+    /// The same with the device's key.
+    #[must_use]
+    pub fn with_exchange(self, exchange: Arc<dyn Exchange>) -> Self {
+        Self { exchange, ..self }
     }
 
     fn failure(&self, error: &io::Error) -> Failure {
@@ -77,6 +88,7 @@ impl Shell {
         let Order {
             file,
             datastores,
+            keys: _,
             ports,
             limits,
         } = order;
@@ -117,7 +129,8 @@ impl Shell {
     ) -> Result<(), Failure> {
         let Order { file, limits, .. } = order;
         let object = subject(file.sha256);
-        let source = fetch::source_for(datastore, &file.relative_url, None, common)
+        let login = self.login(datastore, order).await?;
+        let source = fetch::source_for(datastore, &file.relative_url, login, common)
             .map_err(|error| failure::of_source(&object, &error))?;
         let limits = fetch::Limits {
             max_bytes: Some(file.max_bytes).filter(|max| *max > 0),
@@ -136,6 +149,22 @@ impl Shell {
             .await
             .map(|_| ())
             .map_err(|error| failure::of_fetch(&object, &error))
+    }
+
+    /// Decrypted for this fetch alone.
+    async fn login(
+        &self,
+        datastore: &DatastoreConfig,
+        order: &Order,
+    ) -> Result<Option<fetch::Login>, Failure> {
+        let id = datastore.id;
+        let (Some(secret), Some(keys)) = (&datastore.credentials, order.keys.get(&id)) else {
+            return Ok(None);
+        };
+        let login = cipher::login(secret, keys, self.exchange.as_ref()).await;
+        let cipher::Login { user, password } =
+            login.map_err(|error| failure::of_login(&subject(order.file.sha256), id, &error))?;
+        Ok(Some(fetch::Login { user, password }))
     }
 
     /// Trust and names. Read for each fetch: they are small, and may change under a running service.
@@ -167,7 +196,7 @@ impl Shell {
             roots,
             hosts: Arc::new(hosts),
             connect_timeout: order.limits.connect,
-            allow_insecure_auth: false,
+            allow_insecure_auth: order.limits.insecure_login,
         }
     }
 

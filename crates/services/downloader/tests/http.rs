@@ -128,6 +128,7 @@ fn store(n: u8, kind: DatastoreKind, address: SocketAddr) -> DatastoreConfig {
         dpath: String::new(),
         region: String::new(),
         certificates_pem: vec![],
+        credentials: None,
         fault: None,
     }
 }
@@ -349,6 +350,7 @@ async fn a_stalled_transfer_is_given_up_and_keeps_its_bytes() {
     let order = Order {
         file: file(&image, "a", &[1]),
         datastores: vec![store(1, DatastoreKind::Http, address)],
+        keys: std::collections::BTreeMap::new(),
         ports: vec![uplink::Port::new("lo", vec!["127.0.0.1".parse().unwrap()])],
         limits: Limits {
             stall: Duration::from_millis(200),

@@ -29,6 +29,7 @@ fn datastore(n: u8) -> DatastoreConfig {
         dpath: String::new(),
         region: String::new(),
         certificates_pem: vec![],
+        credentials: None,
         fault: None,
     }
 }
@@ -102,6 +103,8 @@ impl Sim {
         let desired = Desired {
             files,
             datastores: stores(&[1, 2]),
+            contexts: None,
+            certs: None,
             network: Some(network(0)),
             limits: Limits::default(),
             own: Arc::default(),

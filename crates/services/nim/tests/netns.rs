@@ -33,6 +33,7 @@ fn port(if_name: &str, addressing: PortAddressing) -> PortConfig {
         domain_name: String::new(),
         proxy: ProxyConfig::default(),
         mtu: 0,
+        wireless: vec![],
     }
 }
 

@@ -131,6 +131,7 @@ fn port(if_name: &str, addressing: PortAddressing) -> PortConfig {
         domain_name: String::new(),
         proxy: ProxyConfig::default(),
         mtu: 0,
+        wireless: vec![],
     }
 }
 
@@ -404,6 +405,7 @@ fn any_port() -> impl Strategy<Value = PortConfig> {
             cost,
             is_mgmt,
             mtu,
+            wireless: vec![],
             ..port("eth0", addressing)
         })
 }

@@ -9,6 +9,7 @@ mod device;
 mod items;
 mod network;
 mod port;
+mod secret;
 mod storage;
 
 use std::{
@@ -29,6 +30,7 @@ use model::{
     network::NetworkInstanceConfig,
     node::DeviceOperation,
     port::DevicePortConfig,
+    security::CipherContext,
     volume::VolumeConfig,
 };
 
@@ -37,6 +39,8 @@ pub use items::config_items;
 /// Everything that the device's services are told by a config.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Translated {
+    /// The keys that secrets are encrypted with.
+    pub cipher_contexts: Rows<CipherContext>,
     /// Where images are.
     pub datastores: Rows<DatastoreConfig>,
     /// Images.
@@ -124,6 +128,7 @@ pub fn translate(
         return Err(Refusal::Obsolete { theirs, ours });
     }
     let mut to = Translated::default();
+    secret::contexts(config, now, &mut to);
     storage::datastores(config, now, &mut to);
     storage::content_trees(config, now, &mut to);
     storage::volumes(config, now, &mut to);

@@ -34,6 +34,7 @@ fn app() -> AppInstanceConfig {
         }],
         vifs: Vec::new(),
         user_data: String::new(),
+        secret_user_data: None,
         restart_counter: 0,
         purge_counter: 0,
         start_delay_seconds: 0,

@@ -38,6 +38,7 @@ fn app(names: &[&str], restart_counter: u32) -> AppInstanceConfig {
             })
             .collect(),
         user_data: String::new(),
+        secret_user_data: None,
         restart_counter,
         purge_counter: 0,
         start_delay_seconds: 0,

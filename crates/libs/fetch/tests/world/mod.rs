@@ -65,6 +65,7 @@ pub fn source_for_test(server: SocketAddr, pems: &[&str], login: Option<Login>) 
         dpath: "images".into(),
         region: String::new(),
         certificates_pem: pems.iter().map(ToString::to_string).collect(),
+        credentials: None,
         fault: None,
     };
     let common = Common {

@@ -36,6 +36,42 @@ codes! {
         remedy: "`eve check storage` tells which. Free space on it; the service publishes again by itself.",
         properties: [],
     }
+    CipherContext = "cipher.context" {
+        meaning: "A secret of the config is encrypted with keys that this device does not have or can't use.",
+        causes: [
+            "The config refers to a cipher context that is not in it, or to one with a scheme that this version does not know.",
+            "The controller's certificate that the context names was not delivered, or its key is not on the curve P-256.",
+            "It was encrypted for another key of the device: one from before its TPM was replaced or cleared.",
+        ],
+        remedy: "`evc device show` tells which certificate the controller encrypts for; `evc device attest` makes the device send its certificates again. Tried again by itself when certificates or config change.",
+        properties: ["timer.cert.interval"],
+    }
+    CipherBlock = "cipher.block" {
+        meaning: "A secret of the config can't be decrypted, or is not what it was before it was encrypted.",
+        causes: [
+            "Its initial value has not 16 bytes, its digest is missing, or it is larger than any such secret.",
+            "It was encrypted with other keys than its context names.",
+            "The controller put something else into it than its place calls for.",
+        ],
+        remedy: "Give the secret to the controller again, so that it is encrypted anew. What has the secret is left as it was; everything else goes on.",
+        properties: [],
+    }
+    CipherKey = "cipher.key" {
+        meaning: "The device's own key does not answer, so a secret can't be decrypted now.",
+        causes: [
+            "tpmmgr does not run, or the TPM is busy, locked or broken.",
+        ],
+        remedy: "`eve check` shows the state of the TPM. Tried again by itself; what was decrypted before goes on.",
+        properties: [],
+    }
+    CipherPlain = "cipher.plain" {
+        meaning: "The controller sent a login in the clear, which the device does not use.",
+        causes: [
+            "A controller that does not encrypt credentials for this device.",
+        ],
+        remedy: "Let the controller send the login in a cipher block. evc does so for each device that has sent its certificate for key exchange (docs/decisions/100-secrets.md).",
+        properties: [],
+    }
     ConfigParse = "config.parse" {
         meaning: "What the controller sent as config does not decode.",
         causes: [

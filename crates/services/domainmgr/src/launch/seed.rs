@@ -7,32 +7,32 @@ use vmm::{
     spec::Mac,
 };
 
-/// The NoCloud seed; none without user data.
+/// The NoCloud seed; none without user data. `user_data` is that of `config` in the clear, wherever it came from.
 ///
 /// The identity of the instance follows the user data and the volume that the guest boots from: cloud-init
 /// begins anew when the controller changes the one or a purge makes the other anew, and not after a
 /// restart.
-pub fn seed(config: &DomainConfig) -> Option<Seed> {
-    if config.user_data.is_empty() {
+pub fn seed(config: &DomainConfig, user_data: &str) -> Option<Seed> {
+    if user_data.is_empty() {
         return None;
     }
     let macs: Vec<Mac> = config.vifs.iter().map(|vif| Mac(vif.mac.0)).collect();
     Some(Seed {
-        instance_id: instance_id(config),
+        instance_id: instance_id(config, user_data),
         hostname: host_name(config),
-        user_data: config.user_data.clone().into_bytes(),
+        user_data: user_data.as_bytes().to_vec(),
         network_config: (!macs.is_empty()).then(|| dhcp_on_all(&macs)),
         vendor_data: None,
     })
 }
 
-fn instance_id(config: &DomainConfig) -> String {
+fn instance_id(config: &DomainConfig, user_data: &str) -> String {
     let mut hash = Sha256::new();
     if let Some(disk) = config.disks.first() {
         hash.update(disk.volume.to_string());
     }
     hash.update([0]);
-    hash.update(&config.user_data);
+    hash.update(user_data);
     format!("{}-{}", config.app, hex::encode(&hash.finalize()[..8]))
 }
 
@@ -64,18 +64,18 @@ mod tests {
     #[test]
     fn a_new_instance_is_one_with_other_user_data_or_another_boot_volume() {
         let mut guest = config();
-        assert_eq!(seed(&guest), None);
-        guest.user_data = "#!/bin/sh\n".into();
-        let first = seed(&guest).unwrap();
+        assert_eq!(seed(&guest, ""), None);
+        let script = "#!/bin/sh\n";
+        let first = seed(&guest, script).unwrap();
         guest.incarnation += 1;
         guest.display_name = "other".into();
-        let restarted = seed(&guest).unwrap();
+        let restarted = seed(&guest, script).unwrap();
         assert_eq!(restarted.instance_id, first.instance_id);
         guest.disks[0].volume.generation += 1;
-        let purged = seed(&guest).unwrap();
+        let purged = seed(&guest, script).unwrap();
         assert_ne!(purged.instance_id, first.instance_id);
-        guest.user_data.push_str("true\n");
-        assert_ne!(seed(&guest).unwrap().instance_id, purged.instance_id);
+        let other = seed(&guest, "#!/bin/sh\ntrue\n").unwrap();
+        assert_ne!(other.instance_id, purged.instance_id);
         assert!(purged.to_image().is_ok());
         assert!(purged.network_config.unwrap().contains("02:16:3e:00:00:01"));
     }
@@ -90,8 +90,7 @@ mod tests {
         ] {
             let mut guest = config();
             guest.display_name = name.into();
-            guest.user_data = "x".into();
-            let seed = seed(&guest).unwrap();
+            let seed = seed(&guest, "x").unwrap();
             assert_eq!(seed.hostname, host);
             assert!(seed.to_image().is_ok(), "{name}");
         }

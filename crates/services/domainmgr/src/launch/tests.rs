@@ -46,12 +46,14 @@ pub(crate) fn config() -> DomainConfig {
             mtu: 1500,
         }],
         user_data: String::new(),
+        secret_user_data: None,
     }
 }
 
 fn launch(config: DomainConfig) -> Launch {
     Launch {
         config,
+        keys: None,
         uid: 48_001,
         accelerator: Accelerator::Kvm,
         retry: std::time::Duration::from_secs(600),

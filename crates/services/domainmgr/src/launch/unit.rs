@@ -71,6 +71,7 @@ pub fn unit_spec(
 ) -> Result<UnitSpec, UnitError> {
     let Launch {
         config,
+        keys: _,
         uid,
         accelerator,
         retry: _,

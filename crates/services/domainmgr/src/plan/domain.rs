@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent::{Plan, Turn};
+use agent::{Failure, Plan, Turn};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     code::Code,
@@ -227,6 +227,14 @@ pub(super) fn plan(view: &View<'_>, budget: &mut Budget, plan: &mut Plan<Domainm
     }
 }
 
+/// Whether it is a start that fails so.
+fn is_of_start(code: Code) -> bool {
+    matches!(
+        code,
+        Code::DomainStart | Code::CipherContext | Code::CipherBlock | Code::CipherKey
+    )
+}
+
 /// No QEMU lives and one is wanted.
 fn start(view: &View<'_>, config: &DomainConfig, budget: &mut Budget) -> Next {
     let failed = |fault: Fault| {
@@ -262,8 +270,26 @@ fn start(view: &View<'_>, config: &DomainConfig, budget: &mut Budget) -> Next {
             view.now,
         ));
     };
+    let keys = match &config.secret_user_data {
+        None => None,
+        Some(secret) => {
+            let desired = view.turn.desired;
+            let (Some(contexts), Some(certs)) = (&desired.contexts, &desired.certs) else {
+                return booting();
+            };
+            match cipher::Keys::find(secret, contexts, certs) {
+                Ok(keys) => Some(keys),
+                Err(error) => {
+                    let failure = Failure::of(error.code(), subject(view.app), &error);
+                    let fault = failure.transient().into_fault(view.now);
+                    return failed(fault);
+                }
+            }
+        }
+    };
     let action = Do::Start(Box::new(Launch {
         config: config.clone(),
+        keys,
         uid,
         accelerator: accelerator.clone(),
         retry: view.boot_retry(),
@@ -462,7 +488,7 @@ fn ended(view: &View<'_>, unit: &Unit, at: Timestamp, how: &str, budget: &mut Bu
     // The next start has failed already, and the runtime says when it is tried again.
     let being_tried = view
         .job_fault()
-        .is_some_and(|fault| fault.code == Code::DomainStart);
+        .is_some_and(|fault| is_of_start(fault.code));
     if changed || being_tried {
         return start(view, config, budget);
     }

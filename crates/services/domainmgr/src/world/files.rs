@@ -20,6 +20,7 @@ use model::{
 use nix::net::if_::if_nametoindex;
 use units::{UnitState, ids};
 use vmm::seed::SeedError;
+use zeroize::Zeroize as _;
 
 use crate::{
     Launch,
@@ -94,10 +95,11 @@ pub(super) fn directories(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes everything that QEMU will open.
+/// Makes everything that QEMU will open. `user_data` is in the clear, wherever it came from.
 pub(super) fn prepare(
     root: &Path,
     launch: &Launch,
+    user_data: &str,
     places: &Places,
     now: Timestamp,
 ) -> Result<(), PrepareError> {
@@ -127,9 +129,11 @@ pub(super) fn prepare(
     remove_dir(dir)
         .and_then(|()| fs::create_dir(dir))
         .map_err(file("directory", dir))?;
-    if let Some(seed) = launch::seed(config) {
+    if let Some(mut seed) = launch::seed(config, user_data) {
         let path = places.seed();
-        seed.write(&path)?;
+        let written = seed.write(&path);
+        seed.user_data.zeroize();
+        written?;
         chown(&path, Some(*uid), Some(ids::EVE_GID)).map_err(file("seed", &path))?;
     }
     // Last: a directory that belongs to a guest's user is complete.

@@ -48,6 +48,7 @@ pub(crate) fn config(n: u128) -> DomainConfig {
         }],
         vifs: Vec::new(),
         user_data: String::new(),
+        secret_user_data: None,
     }
 }
 

@@ -210,6 +210,7 @@ impl Device {
             disks: vec![self.volume(&format!("{app}.raw"), &boot_sector(deed))],
             vifs: Vec::new(),
             user_data: String::new(),
+            secret_user_data: None,
         }
     }
 

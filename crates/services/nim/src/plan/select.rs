@@ -77,6 +77,7 @@ fn plain_port(if_name: IfName) -> PortConfig {
         domain_name: String::new(),
         proxy: ProxyConfig::default(),
         mtu: 0,
+        wireless: vec![],
     }
 }
 

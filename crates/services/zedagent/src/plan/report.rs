@@ -13,11 +13,11 @@ use model::{
     network::NetworkInstanceConfig,
     node::{ConfigSource, OnboardPhase, OnboardingStatus, ZedAgentStatus},
     port::DevicePortConfig,
-    security::ControllerCert,
+    security::{CipherContext, ControllerCert},
     topics::{
-        APP_INSTANCE_CONFIG, CONFIG_ITEMS, CONTENT_TREE_CONFIG, CONTROLLER_CERT, DATASTORE_CONFIG,
-        DEVICE_PORT_CONFIG, NETWORK_INSTANCE_CONFIG, ONBOARDING_STATUS, PHYSICAL_IO_ADAPTERS,
-        VOLUME_CONFIG, ZEDAGENT_STATUS,
+        APP_INSTANCE_CONFIG, CIPHER_CONTEXT, CONFIG_ITEMS, CONTENT_TREE_CONFIG, CONTROLLER_CERT,
+        DATASTORE_CONFIG, DEVICE_PORT_CONFIG, NETWORK_INSTANCE_CONFIG, ONBOARDING_STATUS,
+        PHYSICAL_IO_ADAPTERS, VOLUME_CONFIG, ZEDAGENT_STATUS,
     },
     volume::VolumeConfig,
 };
@@ -44,6 +44,8 @@ pub struct Report {
 /// The topics that a config fills.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// The keys that secrets are encrypted with.
+    pub cipher_contexts: Rows<CipherContext>,
     /// Where images are.
     pub datastores: Rows<DatastoreConfig>,
     /// Images.
@@ -86,6 +88,7 @@ impl agent::Report for Report {
             }};
         }
         take!(config,
+            CIPHER_CONTEXT: cipher_contexts,
             DEVICE_PORT_CONFIG: ports,
             DATASTORE_CONFIG: datastores,
             CONTENT_TREE_CONFIG: content_trees,
@@ -174,6 +177,7 @@ pub(super) fn report(turn: &Turn<'_, Zedagent>, onboarding: &OnboardingStatus) -
         ),
         status: status(turn),
         config: config.map(|c| Config {
+            cipher_contexts: c.cipher_contexts.clone(),
             datastores: c.datastores.clone(),
             content_trees: c.content_trees.clone(),
             volumes: c.volumes.clone(),

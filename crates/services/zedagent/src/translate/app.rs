@@ -18,7 +18,7 @@ use model::{
     volume::{ImageFormat, VolumeOrigin},
 };
 
-use super::{Check, Problem, Translated, id_of, insert, optional, sound};
+use super::{Check, Problem, Translated, id_of, insert, optional, secret, sound};
 
 pub(super) fn apps(config: &EdgeDevConfig, now: Timestamp, to: &mut Translated) {
     let volumes = sound(&to.volumes, |v| v.fault.is_some());
@@ -38,6 +38,19 @@ pub(super) fn apps(config: &EdgeDevConfig, now: Timestamp, to: &mut Translated) 
         let mut resources =
             check.or_default("fixedresources", resources(from.fixedresources.as_ref()));
         resources.enable_vnc |= from.remote_console;
+        let secret_user_data = check.or_default(
+            "cipherData",
+            secret::block(
+                from.cipher_data.as_ref(),
+                secret::USER_DATA,
+                &to.cipher_contexts,
+            ),
+        );
+        // A controller that encrypts may send the old form beside it, for devices that can't decrypt.
+        let user_data = match from.cipher_data {
+            Some(_) => String::new(),
+            None => check.or_default("userData", user_data(&from.user_data)),
+        };
         let row = AppInstanceConfig {
             id,
             display_name: from.displayname.clone(),
@@ -46,7 +59,8 @@ pub(super) fn apps(config: &EdgeDevConfig, now: Timestamp, to: &mut Translated) 
             resources,
             volumes: attachments,
             vifs,
-            user_data: check.or_default("userData", user_data(&from.user_data)),
+            user_data,
+            secret_user_data,
             restart_counter: from.restart.as_ref().map_or(0, |c| c.counter),
             purge_counter: from.purge.as_ref().map_or(0, |c| c.counter),
             start_delay_seconds: from.start_delay_in_seconds,

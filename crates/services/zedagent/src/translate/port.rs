@@ -11,15 +11,16 @@ use model::{
     port::{DevicePortConfig, PortAddressing, PortConfig, ProxyConfig},
 };
 
-use super::{Check, Problem, Translated, all, network, optional};
+use super::{Check, Problem, Translated, all, network, optional, secret};
 
 pub(super) fn ports(config: &EdgeDevConfig, now: Timestamp, to: &mut Translated) {
     if config.system_adapter_list.is_empty() {
         return;
     }
     let mut check = Check::default();
+    let mut secrets = Vec::new();
     let ports = config.system_adapter_list.iter().filter_map(|adapter| {
-        let result = port(config, adapter, to);
+        let result = port(config, adapter, to, &mut secrets);
         result
             .map_err(|p| {
                 check.note(Problem {
@@ -35,6 +36,12 @@ pub(super) fn ports(config: &EdgeDevConfig, now: Timestamp, to: &mut Translated)
             "no port is for management: the device would be out of reach",
         ));
     }
+    // The network of a secret that is of no use is unreachable; the other ports are to work all the same.
+    to.faults.extend(
+        secrets
+            .into_iter()
+            .map(|problem: Problem| problem.fault("device ports".to_owned(), now)),
+    );
     to.ports = Some(DevicePortConfig {
         key: "zedagent".to_owned(),
         time_priority: super::timestamp(config).unwrap_or(now),
@@ -47,6 +54,7 @@ fn port(
     config: &EdgeDevConfig,
     adapter: &SystemAdapter,
     to: &Translated,
+    secrets: &mut Vec<Problem>,
 ) -> Result<PortConfig, Problem> {
     // The adapter names its physical port by logical label, older configs by the label on the box
     // or by the interface itself.
@@ -77,6 +85,12 @@ fn port(
     let ntp = std::iter::once(&ip.ntp)
         .chain(&ip.more_ntp)
         .filter(|n| !n.is_empty());
+    let wireless = secret::wireless(network, &to.cipher_contexts, &mut |problem| {
+        secrets.push(Problem {
+            text: format!("port {}: {}", adapter.name, problem.text),
+            ..problem
+        });
+    });
     Ok(PortConfig {
         if_name: if_name.parse()?,
         label: LogicalLabel(adapter.name.clone()),
@@ -89,6 +103,7 @@ fn port(
         domain_name: ip.domain.clone(),
         proxy: proxy(network)?,
         mtu: network::mtu(network.mtu)?,
+        wireless,
     })
 }
 

@@ -8,7 +8,7 @@ use model::{
     volume::{ImageFormat, VolumeConfig, VolumeOrigin},
 };
 
-use super::{Check, Problem, Translated, id_of, insert, sound};
+use super::{Check, Problem, Translated, id_of, insert, secret, sound};
 
 pub(super) fn datastores(config: &EdgeDevConfig, now: Timestamp, to: &mut Translated) {
     for (position, from) in config.datastores.iter().enumerate() {
@@ -35,6 +35,18 @@ pub(super) fn datastores(config: &EdgeDevConfig, now: Timestamp, to: &mut Transl
         if from.fqdn.trim().is_empty() {
             check.note(Problem::invalid("fqdn is empty"));
         }
+        let credentials = check.or_default(
+            "cipherData",
+            secret::block(
+                from.cipher_data.as_ref(),
+                secret::LOGIN,
+                &to.cipher_contexts,
+            ),
+        );
+        let is_plain = !from.api_key.is_empty() || !from.password.is_empty();
+        if is_plain && from.cipher_data.is_none() {
+            check.note(secret::plain());
+        }
         let row = DatastoreConfig {
             id,
             kind,
@@ -46,6 +58,7 @@ pub(super) fn datastores(config: &EdgeDevConfig, now: Timestamp, to: &mut Transl
                 .iter()
                 .map(|pem| String::from_utf8_lossy(pem).into_owned())
                 .collect(),
+            credentials,
             fault: check.fault(format!("datastore {id}"), now),
         };
         insert(

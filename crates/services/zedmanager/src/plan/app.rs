@@ -388,5 +388,6 @@ pub(super) fn complete(view: &View<'_>) -> Option<DomainConfig> {
         disks,
         vifs,
         user_data: view.config.user_data.clone(),
+        secret_user_data: view.config.secret_user_data.clone(),
     })
 }

@@ -241,7 +241,15 @@ fn waits_for_restart(
     note(in_force.resources != wanted.resources, "resources");
     note(in_force.disks != wanted.disks, "volumes");
     note(in_force.vifs != wanted.vifs, "interfaces");
-    note(in_force.user_data != wanted.user_data, "user data");
+    let secret = match (&in_force.secret_user_data, &wanted.secret_user_data) {
+        (Some(in_force), Some(wanted)) => !in_force.is_same_secret(wanted),
+        (None, None) => false,
+        (Some(_), None) | (None, Some(_)) => true,
+    };
+    note(
+        in_force.user_data != wanted.user_data || secret,
+        "user data",
+    );
     if changed.is_empty() {
         return None;
     }

@@ -271,6 +271,7 @@ pub(crate) fn app(n: u128) -> AppInstanceConfig {
             acls: Vec::new(),
         }],
         user_data: String::new(),
+        secret_user_data: None,
         restart_counter: 0,
         purge_counter: 0,
         start_delay_seconds: 0,

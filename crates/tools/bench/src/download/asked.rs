@@ -238,6 +238,7 @@ fn datastore(server: &Server) -> DatastoreConfig {
         dpath: String::new(),
         region: String::new(),
         certificates_pem: vec![],
+        credentials: None,
         fault: None,
     }
 }

@@ -64,6 +64,9 @@ pub struct DeviceView {
     pub apps: Vec<String>,
     /// Orders given.
     pub orders: Orders,
+    /// How its secrets are sent; only for a device shown alone.
+    #[serde(default)]
+    pub secrets: String,
 }
 
 /// Entering a device that has no onboarding certificate.
@@ -151,6 +154,9 @@ pub struct ConfigView {
     pub version: i64,
     /// The hash that the device compares.
     pub hash: String,
+    /// How its secrets are sent.
+    #[serde(default)]
+    pub secrets: String,
     /// In the operator's words.
     pub spec: Value,
     /// As the device receives it (proto3 JSON of `EdgeDevConfig`).

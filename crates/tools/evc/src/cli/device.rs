@@ -253,6 +253,7 @@ fn shown(as_json: bool, device: &DeviceView) -> anyhow::Result<()> {
         ),
         ("attested", short_time(device.attested.as_deref())),
         ("attestation", or_dash(Some(&device.attestation))),
+        ("secrets", or_dash(Some(&device.secrets))),
         ("apps", or_dash(Some(&device.apps.join(", ")))),
         ("reboots", device.orders.reboots.to_string()),
         ("shutdowns", device.orders.shutdowns.to_string()),

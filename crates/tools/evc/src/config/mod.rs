@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! YAML ─────────read──> DeviceSpec ──build──> EdgeDevConfig
-//! VMManifest ──deploy──────┘                       ▲
+//! VMManifest ──deploy──────┘                       ▲ protect: secrets encrypted for the device
 //!                                  counters, version, identity
 //! ```
 //! A [`DeviceSpec`] is the whole of what a device should be, in the operator's words: objects are
@@ -16,6 +16,7 @@ mod build_network;
 mod build_storage;
 pub mod deploy;
 pub mod manifest;
+mod protect;
 pub mod read;
 pub mod size;
 pub mod spec;
@@ -23,6 +24,7 @@ pub mod spec;
 use std::fmt;
 
 pub use build::{Built, Identity, build, config_hash, object_id};
+pub use protect::{Protection, Recipient, protect};
 pub use spec::DeviceSpec;
 
 /// One thing that is wrong, and where.

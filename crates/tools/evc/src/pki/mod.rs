@@ -13,6 +13,11 @@ mod make;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cipher::PeerKey;
+use p256::elliptic_curve::sec1::ToEncodedPoint as _;
+use p256::pkcs8::DecodePrivateKey as _;
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -84,11 +89,29 @@ pub struct ControllerCert {
     pub hash: [u8; 32],
 }
 
+/// The controller's half of key exchanges with devices.
+pub struct ExchangeKey {
+    /// The private key; wiped when it goes.
+    pub secret: p256::SecretKey,
+    /// Hash of its certificate, as devices know it.
+    pub hash: [u8; 32],
+}
+
+impl std::fmt::Debug for ExchangeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExchangeKey")
+            .field("hash", &hex::encode(self.hash))
+            .finish_non_exhaustive()
+    }
+}
+
 /// Everything that a running controller needs of its PKI.
 #[derive(Debug)]
 pub struct Pki {
     /// Signs what devices receive.
     pub signer: Signer,
+    /// Encrypts what only one device may read.
+    pub exchange: Arc<ExchangeKey>,
     /// What `certs` delivers.
     pub certs: Vec<ControllerCert>,
     /// TLS chain, leaf first.
@@ -118,15 +141,18 @@ impl Pki {
                 path: key_path,
                 reason: e.to_string(),
             })?;
+        let ecdh = cert("ecdh", ControllerCertKind::EcdhExchange)?;
+        let exchange = read_exchange(&folder.join("ecdh.key.pem"), &ecdh)?;
         let certs = vec![
             signing,
             cert("intermediate", ControllerCertKind::Intermediate)?,
-            cert("ecdh", ControllerCertKind::EcdhExchange)?,
+            ecdh,
         ];
         let (tls_chain, tls_key) = load_tls(dir)?;
         let root_pem = read(&folder.join("root-certificate.pem"))?;
         Ok(Self {
             signer,
+            exchange: Arc::new(exchange),
             certs,
             tls_chain,
             tls_key,
@@ -168,6 +194,25 @@ fn read(path: &Path) -> Result<String, PkiError> {
     fs::read_to_string(path).map_err(|source| PkiError::Io {
         path: path.to_owned(),
         source,
+    })
+}
+
+fn read_exchange(path: &Path, cert: &ControllerCert) -> Result<ExchangeKey, PkiError> {
+    let content = |reason: String| PkiError::Content {
+        path: path.to_owned(),
+        reason,
+    };
+    let key = read_key(path)?;
+    let secret = p256::SecretKey::from_pkcs8_der(key.secret_pkcs8_der())
+        .map_err(|e| content(e.to_string()))?;
+    let public =
+        PeerKey::from_certificate(cert.pem.as_bytes()).map_err(|e| content(e.to_string()))?;
+    if secret.public_key().to_encoded_point(false).as_bytes() != public.sec1() {
+        return Err(content("is not the key of ecdh.cert.pem".to_owned()));
+    }
+    Ok(ExchangeKey {
+        secret,
+        hash: cert.hash,
     })
 }
 

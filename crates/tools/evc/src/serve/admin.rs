@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::admin_edit::{self, EditError};
-use super::{Evc, desired};
+use super::{Evc, Wanted, desired};
 use crate::admin::{
     AppView, Applied, Apply, Claim, ConfigView, Deploy, Deployed, DeviceOrder, DeviceView,
     ErrorView, LogQuery, LogView, MessageQuery, MessageView, NewAdmission, NewDevice, Order,
@@ -179,6 +179,7 @@ fn view(device: &Device) -> DeviceView {
         attestation: device.attest_note.clone(),
         apps: apps.unwrap_or_default(),
         orders: device.orders,
+        secrets: String::new(),
     }
 }
 
@@ -191,8 +192,17 @@ async fn show_device(
     State(evc): State<Arc<Evc>>,
     Path(device): Path<String>,
 ) -> Answer<DeviceView> {
-    let device = read(&evc, move |c| find(c, &device)).await?;
-    Ok(Json(view(&device)))
+    let pki = evc.pki();
+    let (device, wanted) = read(&evc, move |c| {
+        let device = find(c, &device)?;
+        let wanted = desired::configuration(c, &device, &pki)?;
+        Ok((device, wanted))
+    })
+    .await?;
+    Ok(Json(DeviceView {
+        secrets: wanted.protection.text(),
+        ..view(&device)
+    }))
 }
 
 async fn add_device(State(evc): State<Arc<Evc>>, Json(new): Json<NewDevice>) -> Answer<DeviceView> {
@@ -281,19 +291,24 @@ async fn show_config(
     State(evc): State<Arc<Evc>>,
     Path(device): Path<String>,
 ) -> Answer<ConfigView> {
-    let certs_hash = evc.pki.certs_hash();
-    let (version, spec, built) = read(&evc, move |c| {
+    let pki = evc.pki();
+    let (version, wanted) = read(&evc, move |c| {
         let device = find(c, &device)?;
-        let (spec, built) = desired::configuration(c, &device, &certs_hash)?;
-        Ok((device.version, spec, built))
+        Ok((device.version, desired::configuration(c, &device, &pki)?))
     })
     .await?;
+    let Wanted {
+        spec,
+        built,
+        protection,
+    } = wanted;
     let json = |e: serde_json::Error| {
         Error::new(StatusCode::INTERNAL_SERVER_ERROR, format!("as JSON: {e}"))
     };
     Ok(Json(ConfigView {
         version,
         hash: built.hash,
+        secrets: protection.text(),
         spec: serde_json::to_value(spec).map_err(json)?,
         config: serde_json::to_value(built.config).map_err(json)?,
     }))

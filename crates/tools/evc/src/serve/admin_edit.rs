@@ -65,7 +65,7 @@ fn edit<T>(
 /// Applies all documents or none.
 pub(super) async fn apply(evc: &Evc, apply: Apply) -> Result<Vec<Applied>, EditError> {
     let documents = read::yaml(&apply.yaml)?;
-    let certs_hash = evc.pki.certs_hash();
+    let certs_hash = evc.pki().certs_hash();
     let several = documents.len() > 1;
     let job = move |conn: &Connection| -> Result<Vec<Applied>, EditError> {
         let mut applied = Vec::new();
@@ -130,7 +130,7 @@ pub(super) async fn deploy(
     wanted: Deploy,
 ) -> Result<Deployed, EditError> {
     let needs = manifest::understand(&read::typed(wanted.manifest)?)?;
-    let certs_hash = evc.pki.certs_hash();
+    let certs_hash = evc.pki().certs_hash();
     let job = move |conn: &Connection| {
         let device = find(conn, &device)?;
         let (app, version, _) = edit(conn, &device, &certs_hash, |spec| {
@@ -154,7 +154,7 @@ pub(super) async fn order_app(
     app: String,
     order: AppOrder,
 ) -> Result<Ordered, EditError> {
-    let certs_hash = evc.pki.certs_hash();
+    let certs_hash = evc.pki().certs_hash();
     let job = move |conn: &Connection| {
         let device = find(conn, &device)?;
         let name = app_name(&desired::spec(&device)?, &device, &app)?;
@@ -192,7 +192,7 @@ pub(super) async fn delete_app(
     device: String,
     app: String,
 ) -> Result<Ordered, EditError> {
-    let certs_hash = evc.pki.certs_hash();
+    let certs_hash = evc.pki().certs_hash();
     let job = move |conn: &Connection| {
         let device = find(conn, &device)?;
         let name = app_name(&desired::spec(&device)?, &device, &app)?;

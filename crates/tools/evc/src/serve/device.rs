@@ -22,7 +22,8 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::{Apis, Evc, PeerCert, desired};
+use super::{Apis, Evc, PeerCert, Wanted, desired};
+use crate::config::Protection;
 use crate::decide::messages::{Kind, decode};
 use crate::decide::route::{Action, Api, Route, route};
 use crate::decide::{Refusal, authenticate, config, logs, messages, register};
@@ -133,7 +134,7 @@ fn finish(evc: &Evc, api: Api, answer: Answer) -> Result<Response, String> {
         Answer::Message(status, payload) => match api {
             Api::V1 => (status, payload),
             Api::V2 => {
-                let sealed = evc.pki.signer.seal(payload).map_err(|e| e.to_string())?;
+                let sealed = evc.pki().signer.seal(payload).map_err(|e| e.to_string())?;
                 (status, sealed.encode_to_vec())
             }
         },
@@ -209,7 +210,7 @@ async fn read_body(body: Body, action: Action) -> Result<Bytes, Refusal> {
 
 fn certs(evc: &Evc) -> Answer {
     let certs = evc
-        .pki
+        .pki()
         .certs
         .iter()
         .map(|cert| ZCert {
@@ -321,11 +322,14 @@ async fn config_answer(
     api: Api,
 ) -> Result<Answer, Fail> {
     let request = decode::<ConfigRequest>(payload)?;
-    let certs_hash = evc.pki.certs_hash();
-    let wanted = device.clone();
-    let (spec, built) = evc
+    let (pki, asking) = (evc.pki(), device.clone());
+    let Wanted {
+        spec,
+        built,
+        protection,
+    } = evc
         .store
-        .read(move |c| desired::configuration(c, &wanted, &certs_hash))
+        .read(move |c| desired::configuration(c, &asking, &pki))
         .await?;
     let facts = config::Facts {
         policy: spec.policy.attestation,
@@ -345,6 +349,9 @@ async fn config_answer(
     match verdict {
         config::Verdict::Unchanged => Ok(Answer::Empty(StatusCode::NOT_MODIFIED)),
         config::Verdict::Send => {
+            if let Protection::InTheClear { .. } = protection {
+                tracing::warn!(device = %device.name, secrets = protection.text(), "config");
+            }
             let response = ConfigResponse {
                 config: Some(built.config),
                 config_hash: built.hash,
@@ -467,11 +474,10 @@ async fn v1(
 
 /// The oldest form: the configuration itself, always.
 async fn bare_config(evc: &Evc, device: Device) -> Result<Answer, Fail> {
-    let certs_hash = evc.pki.certs_hash();
-    let wanted = device.clone();
-    let (spec, built) = evc
+    let (pki, asking) = (evc.pki(), device.clone());
+    let Wanted { spec, built, .. } = evc
         .store
-        .read(move |c| desired::configuration(c, &wanted, &certs_hash))
+        .read(move |c| desired::configuration(c, &asking, &pki))
         .await?;
     let facts = config::Facts {
         policy: spec.policy.attestation,

@@ -12,13 +12,13 @@ mod tls;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use desired::configuration;
+pub use desired::{Wanted, configuration};
 pub use listen::{PeerCert, serve};
 pub use tls::{TlsError, server_config};
 
@@ -84,8 +84,8 @@ pub enum StartError {
 pub struct Evc {
     /// What is remembered.
     pub store: Store,
-    /// Keys and certificates.
-    pub pki: Pki,
+    /// Keys and certificates, as they are now.
+    pki: RwLock<Arc<Pki>>,
     /// Which generations of the device API are served.
     pub apis: Apis,
     /// The admin API's bearer token.
@@ -102,11 +102,18 @@ impl Evc {
         let token = files::token(dir)?;
         Ok(Self {
             store,
-            pki,
+            pki: RwLock::new(Arc::new(pki)),
             apis,
             token,
             contacts: Mutex::default(),
         })
+    }
+}
+
+impl Evc {
+    /// Keys and certificates, as they are now.
+    pub fn pki(&self) -> Arc<Pki> {
+        Arc::clone(&self.pki.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -135,7 +142,8 @@ impl Running {
 pub async fn start(options: &Options, stop: watch::Receiver<bool>) -> Result<Running, StartError> {
     let evc = Arc::new(Evc::open(&options.dir, options.apis)?);
     ensure_batch(&evc, &options.dir).await?;
-    let tls = server_config(&evc.pki.tls_chain, &evc.pki.tls_key, true)?;
+    let pki = evc.pki();
+    let tls = server_config(&pki.tls_chain, &pki.tls_key, true)?;
     let devices = bind(options.listen).await?;
     let people = bind(options.admin).await?;
     let (listen, admin) = (

@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::secret::random;
+
 /// Jobs of one transaction at most.
 const BATCH: usize = 256;
 /// Jobs waiting at most; more make their senders wait.
@@ -96,6 +98,10 @@ impl Store {
         writer.execute(
             "INSERT OR IGNORE INTO meta (key, value) VALUES ('epoch', ?1)",
             [(now_ms() / 1000).to_string()],
+        )?;
+        writer.execute(
+            "INSERT OR IGNORE INTO meta (key, value) VALUES ('salt', ?1)",
+            [hex::encode(random::<32>())],
         )?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
@@ -258,6 +264,20 @@ pub fn epoch(conn: &Connection) -> Result<i64, StoreError> {
         key: "epoch".to_owned(),
         why: format!("{text:?} is not a number"),
     })
+}
+
+/// Goes into every encrypted secret, so that nobody can guess one from its digest. Made with the store.
+pub fn salt(conn: &Connection) -> Result<[u8; 32], StoreError> {
+    let text: String = conn.query_row("SELECT value FROM meta WHERE key = 'salt'", [], |row| {
+        row.get(0)
+    })?;
+    let mut salt = [0; 32];
+    hex::decode_to_slice(&text, &mut salt).map_err(|_| StoreError::Corrupt {
+        what: "meta",
+        key: "salt".to_owned(),
+        why: "it is not 32 bytes in hex".to_owned(),
+    })?;
+    Ok(salt)
 }
 
 /// Milliseconds since 1970.

@@ -111,6 +111,7 @@ fn ports(d: &mut Device) {
         domain_name: String::new(),
         proxy: ProxyConfig::default(),
         mtu: 0,
+        wireless: vec![],
     };
     let ports = vec![port("eth0", "mgmt", 0)];
     one(
@@ -145,6 +146,7 @@ fn content(d: &mut Device) {
             dpath: "images".to_owned(),
             region: String::new(),
             certificates_pem: Vec::new(),
+            credentials: None,
             fault: None,
         },
     );
@@ -292,6 +294,7 @@ fn guest(d: &mut Device) {
                 }],
             }],
             user_data: String::new(),
+            secret_user_data: None,
             restart_counter: 0,
             purge_counter: 0,
             start_delay_seconds: 0,
@@ -310,6 +313,7 @@ fn guest(d: &mut Device) {
             disks: Vec::new(),
             vifs: Vec::new(),
             user_data: String::new(),
+            secret_user_data: None,
         },
     );
     one(
