@@ -1,65 +1,12 @@
 //! On a real ext4 that can encrypt, on a loop device.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+mod disk;
 
+use std::fs;
+
+use disk::Ext4;
 use fscrypt::{FscryptError, KeyState, MasterKey, Policy, Vault, encrypt, policy};
-
-/// A mounted file system in a file; gone when dropped.
-struct Ext4 {
-    dir: tempfile::TempDir,
-}
-
-impl Ext4 {
-    /// None where the machine can't do it, having said why.
-    fn new(features: &str) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("ignored: mounting needs root");
-            return None;
-        }
-        let disk = Self {
-            dir: tempfile::tempdir().unwrap(),
-        };
-        let image = disk.dir.path().join("image");
-        fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
-        run("mkfs.ext4", &["-q", "-O", features, path(&image)]);
-        fs::create_dir(disk.root()).unwrap();
-        disk.mount();
-        Some(disk)
-    }
-
-    fn root(&self) -> PathBuf {
-        self.dir.path().join("mounted")
-    }
-
-    fn mount(&self) {
-        let image = self.dir.path().join("image");
-        run("mount", &["-o", "loop", path(&image), path(&self.root())]);
-    }
-
-    fn unmount(&self) {
-        run("umount", &[path(&self.root())]);
-    }
-}
-
-impl Drop for Ext4 {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.root()).status();
-    }
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status().unwrap();
-    assert!(status.success(), "{program} {arguments:?}");
-}
 
 #[test]
 fn what_is_encrypted_is_locked_after_the_next_mount_until_the_key_is_given() {
@@ -85,7 +32,7 @@ fn what_is_encrypted_is_locked_after_the_next_mount_until_the_key_is_given() {
     fs::write(dir.join("secret"), "nobody reads this").unwrap();
 
     disk.unmount();
-    let image = fs::read(disk.dir.path().join("image")).unwrap();
+    let image = fs::read(disk.image()).unwrap();
     let finds = |text: &[u8]| image.windows(text.len()).any(|window| window == text);
     assert!(!finds(b"nobody reads this"));
     assert!(!finds(b"secret"), "names are encrypted as well");

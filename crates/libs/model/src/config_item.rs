@@ -192,6 +192,11 @@ pub const ITEMS: &[ItemSpec] = &[
         "Start guests even if memory may become scarce.",
     ),
     text(
+        "vault.allow.clean",
+        "",
+        "Name of a vault's key (hex, from the vault's status): a vault that this key locks may be emptied and made anew. All volumes in it are lost.",
+    ),
+    text(
         "vmm.accel",
         "auto",
         "What runs guests' instructions: auto, kvm or tcg.",

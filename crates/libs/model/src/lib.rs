@@ -28,4 +28,5 @@ pub mod report;
 pub mod security;
 pub mod service;
 pub mod topics;
+pub mod vault;
 pub mod volume;

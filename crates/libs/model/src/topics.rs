@@ -24,6 +24,7 @@ use crate::{
     report::DeliveryRecord,
     security::{CipherContext, ControllerCert},
     service::ServiceStatus,
+    vault::{EncryptedVaultKey, ExpectedPcrs, VaultStatus},
     volume::{DiskMetric, VolumeConfig, VolumeRefConfig, VolumeRefStatus, VolumeStatus},
 };
 
@@ -108,6 +109,11 @@ topics! {
     APP_INTERFACE_TO_NUM: AssignedAddress = persist("zedrouter", "AppInterfaceToNum");
 
     DELIVERY_JOURNAL: DeliveryRecord = persist("reporter", "DeliveryJournal");
+
+    VAULT_STATUS: VaultStatus = run("vaultmgr", "VaultStatus");
+    VAULT_KEY_FROM_DEVICE: EncryptedVaultKey = run("vaultmgr", "EncryptedVaultKeyFromDevice");
+    VAULT_KEY_FROM_CONTROLLER: EncryptedVaultKey = run("zedagent", "EncryptedVaultKeyFromController");
+    EXPECTED_PCRS: ExpectedPcrs = run("baseosmgr", "ExpectedPcrs");
 
     NEWLOG_METRICS: NewlogMetrics = run("newlogd", "NewlogMetrics");
 

@@ -263,6 +263,59 @@ codes! {
         remedy: "`eve check disk` tells which. Free space, or replace the disk; retried by itself.",
         properties: ["timer.download.retry"],
     }
+    VaultKeeper = "vault.keeper" {
+        meaning: "The TPM, or the service that speaks with it, does not answer as the vault needs it.",
+        causes: [
+            "The TPM is dead, locked out, or has no SHA-256 bank of PCRs.",
+            "tpmmgr is restarting.",
+        ],
+        remedy: "`eve check tpm` tells the state of the TPM. Retried by itself; the vault opens as soon as the TPM answers.",
+        properties: [],
+    }
+    VaultLocked = "vault.locked" {
+        meaning: "The vault's key is sealed to other software than what has booted, so images and volumes can't be read. The device waits for the controller's copy of the key.",
+        causes: [
+            "Firmware, its settings, the boot loader or the OS were changed, other than by an update from the controller. The status names the PCRs.",
+            "The disk was put into another device.",
+            "The TPM was cleared.",
+        ],
+        remedy: "Let the controller accept the new measurements (`evc attest`): it then sends its copy of the key, and the vault is sealed anew. If the key is lost for good, set `vault.allow.clean` to its name; all volumes are lost then.",
+        properties: ["vault.allow.clean"],
+    }
+    VaultKey = "vault.key" {
+        meaning: "A key was given for the vault, and it is not the one that it is encrypted by.",
+        causes: [
+            "The controller keeps the key of an older vault of this device.",
+            "The copy was damaged, or encrypted to another TPM.",
+        ],
+        remedy: "Compare the name of the key in `eve get vaultmgr VaultStatus` with what the controller keeps. If the key is lost for good, set `vault.allow.clean` to its name; all volumes are lost then.",
+        properties: ["vault.allow.clean"],
+    }
+    VaultUnencrypted = "vault.unencrypted" {
+        meaning: "The device has a TPM, and images and volumes are not encrypted all the same.",
+        causes: [
+            "The file system of /persist was made without encryption.",
+            "The vault had files already when the TPM was first used.",
+        ],
+        remedy: "The device works; a stolen disk can be read. Install it anew to get an encrypted vault.",
+        properties: [],
+    }
+    VaultForeign = "vault.foreign" {
+        meaning: "A directory of the vault is encrypted in a way that is not this device's.",
+        causes: [
+            "Directories were copied from another device, or changed by hand.",
+        ],
+        remedy: "The message names the directory. Put it out of the way; the vault makes another.",
+        properties: [],
+    }
+    VaultFileSystem = "vault.file-system" {
+        meaning: "The kernel did not carry out what the vault needs: giving a key, encrypting a directory, emptying it.",
+        causes: [
+            "The disk fails, is full or read-only.",
+        ],
+        remedy: "`eve check storage` tells which. Retried by itself.",
+        properties: [],
+    }
     VerifyDigest = "verify.digest" {
         meaning: "The bytes of the image are not those that the config names: its SHA-256 is another. Nothing is made of it.",
         causes: [
