@@ -5,7 +5,7 @@
 PACKAGES := qemu-system-x86 qemu-utils seabios ovmf dnsmasq-base nftables iproute2 conntrack busybox \
 	mtools syslinux syslinux-common fdisk xorriso genisoimage kmod mmdebstrap e2fsprogs curl iputils-ping procps util-linux strace binutils gcc libc6-dev make git ca-certificates
 SERVICES := -p supervisor -p zedagent -p reporter -p zedmanager -p volumemgr -p downloader -p verifier -p domainmgr \
-	-p zedrouter -p nim -p nodeagent -p newlogd -p zedbox -p eve -p evc -p lab -p demo -p bench
+	-p zedrouter -p nim -p nodeagent -p vaultmgr -p newlogd -p zedbox -p eve -p evc -p lab -p demo -p bench
 # What a device has: the services and the operator's command in one file.
 PRODUCT := -p zedbox
 CARGO := cargo --locked

@@ -13,7 +13,8 @@ use model::{
     content::{DownloadPhase, DownloaderStatus},
     id::Digest,
     topics::{
-        CONFIG_ITEMS, DATASTORE_CONFIG, DEVICE_NETWORK_STATUS, DOWNLOADER_CONFIG, DOWNLOADER_STATUS,
+        CONFIG_ITEMS, DATASTORE_CONFIG, DEVICE_NETWORK_STATUS, DOWNLOADER_CONFIG,
+        DOWNLOADER_STATUS, VAULT_STATUS,
     },
 };
 use scenarios::outside::{Ill, Lives, Store, network};
@@ -52,9 +53,10 @@ impl Device {
     /// That wants the file from there.
     fn wanting(file: &[u8], from: SocketAddr, clock: Clock, hand: Hand) -> Self {
         let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("persist/downloads")).unwrap();
+        fs::create_dir_all(root.path().join("persist/vault/downloader/downloads")).unwrap();
         fs::create_dir(root.path().join("config")).unwrap();
         let bus = Bus::memory();
+        say(&bus, &VAULT_STATUS, "vault", json!({"Phase": "Disabled"}));
         say(&bus, &DEVICE_NETWORK_STATUS, "global", network());
         let items = json!({"timer.download.stalled": "60", "timer.dial.timeout": "2"});
         say(&bus, &CONFIG_ITEMS, "global", json!({"Values": items}));
@@ -91,7 +93,8 @@ impl Device {
     }
 
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.root.path().join("persist/downloads")).unwrap();
+        let entries =
+            fs::read_dir(self.root.path().join("persist/vault/downloader/downloads")).unwrap();
         entries
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect()

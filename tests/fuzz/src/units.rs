@@ -121,7 +121,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "domainmgr/app",
             ids::GUEST_UID_FIRST,
             ids::GUESTS_GID,
-            &["/r/persist/volumes/a"],
+            &["/r/persist/vault/volumemgr/volumes/a"],
         ),
         unit(
             "zedrouter/dnsmasq-bn1",
@@ -134,7 +134,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "domainmgr/app",
             ids::GUEST_UID_FIRST,
             ids::EVE_GID,
-            &["/r/persist/volumes/../../config"],
+            &["/r/persist/vault/volumemgr/volumes/../../config"],
         ),
         state.encode_to_vec(),
         b"READY=1\nSTATUS=all \x1b[1mwell\nWATCHDOG=1".to_vec(),

@@ -22,11 +22,12 @@ use nix::{
 use super::life::{self, Seen};
 
 /// Programs, a topic that each of them has ready when it is up, and whether that takes a config.
-const SERVICES: [(&str, &str, bool); 12] = [
+const SERVICES: [(&str, &str, bool); 13] = [
     ("supervisor", "ServiceStatus", false),
     ("nim", "DeviceNetworkStatus", false),
     ("nodeagent", "NodeAgentStatus", false),
     ("zedagent", "ZedAgentStatus", false),
+    ("vaultmgr", "VaultStatus", false),
     ("downloader", "DownloaderStatus", false),
     ("verifier", "VerifyImageStatus", false),
     ("volumemgr", "VolumeStatus", true),
@@ -161,7 +162,8 @@ impl<'a> Booted<'a> {
         let mut wrong = expected.compare(root, true);
         let partials = life::partials(root);
         for name in &partials {
-            let record = fs::read(root.join("persist/downloads").join(name)).unwrap();
+            let record =
+                fs::read(root.join("persist/vault/downloader/downloads").join(name)).unwrap();
             if serde_json::from_slice::<serde_json::Value>(&record).is_err() {
                 wrong.push(format!("{name} is no record"));
             }

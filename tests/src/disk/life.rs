@@ -14,7 +14,10 @@ use jiff::Timestamp;
 use model::{
     content::VerifyPhase,
     id::{Digest, VolumeKey},
-    topics::{DEVICE_NETWORK_STATUS, VERIFY_IMAGE_STATUS, VOLUME_STATUS, ZEDAGENT_STATUS},
+    topics::{
+        DEVICE_NETWORK_STATUS, VAULT_STATUS, VERIFY_IMAGE_STATUS, VOLUME_STATUS, ZEDAGENT_STATUS,
+    },
+    vault::{DOWNLOADS, VERIFIED, VaultStatus},
     volume::VolumePhase,
 };
 use newlogd::world::{Logs, Places, store::Store as LogStore};
@@ -92,7 +95,7 @@ pub(super) fn saved(root: &Path) -> BTreeMap<String, Digest> {
 
 /// Records of what parts of downloads are of, below a root.
 pub(super) fn partials(root: &Path) -> BTreeSet<String> {
-    fs::read_dir(root.join("persist/downloads"))
+    fs::read_dir(root.join("persist/vault/downloader/downloads"))
         .unwrap()
         .map(|part| part.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.ends_with(".part.json"))
@@ -142,9 +145,9 @@ impl<'a> Life<'a> {
         let (root, persist) = (rig.root(), rig.persist());
         for dir in [
             "checkpoint",
-            "downloads",
-            "verified",
-            "volumes",
+            "vault/downloader/downloads",
+            "vault/verifier/verified",
+            "vault/volumemgr/volumes",
             "log/guests",
         ] {
             fs::create_dir_all(persist.join(dir)).unwrap();
@@ -157,6 +160,9 @@ impl<'a> Life<'a> {
         let port = serde_json::from_value(network()).unwrap();
         ports.publish("global", &port).unwrap();
         ports.set_ready().unwrap();
+        let mut vault = bus.acting_as("vaultmgr").publisher(&VAULT_STATUS).unwrap();
+        vault.publish("vault", &VaultStatus::disabled()).unwrap();
+        vault.set_ready().unwrap();
         let (clock, hand) = Clock::by_hand(Timestamp::now());
         let front = Front::before(site.address, &site.pki(), clock.clone()).await;
         site.partition(&root.join("config"), front.address);
@@ -183,7 +189,7 @@ impl<'a> Life<'a> {
         lives.start::<zedmanager::Zedmanager, _>(zedmanager::world::BusOnly);
         lives.start::<nodeagent::Nodeagent, _>(nodeagent::world::Supervisor::new(root.clone()));
         lives.start::<downloader::Downloader, _>(downloader::Shell::at(root.clone()));
-        let (downloads, verified) = (persist.join("downloads"), persist.join("verified"));
+        let (downloads, verified) = (root.join(DOWNLOADS), root.join(VERIFIED));
         lives.start::<verifier::Verifier, _>(verifier::Disk::at(downloads, verified));
         lives.start::<volumemgr::Volumemgr, _>(volumemgr::Disk::at(persist));
         let mut life = Self {

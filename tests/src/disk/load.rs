@@ -29,6 +29,10 @@ use super::{
     rig::Rig,
 };
 
+/// Below `/persist`.
+const DOWNLOADS: &str = "vault/downloader/downloads";
+const VERIFIED: &str = "vault/verifier/verified";
+const VOLUMES: &str = "vault/volumemgr/volumes";
 const THINGS: Topic<Thing> = Topic::persist("nim", "Thing");
 const OTHERS: Topic<Thing> = Topic::persist("nim", "Other");
 const FILES: [&str; 3] = ["lastconfig", "lastconfig.bak", "controllercerts"];
@@ -83,7 +87,7 @@ impl<'a> Load<'a> {
     /// The directories of a device, and everything ready.
     pub fn begin(rig: &'a Rig, seed: u64) -> Self {
         let persist = rig.persist();
-        for dir in ["checkpoint", "downloads", "verified", "volumes", "log"] {
+        for dir in ["checkpoint", DOWNLOADS, VERIFIED, VOLUMES, "log"] {
             fs::create_dir_all(persist.join(dir)).unwrap();
         }
         // As the supervisor has it when it starts the services.
@@ -106,7 +110,7 @@ impl<'a> Load<'a> {
             number: 0,
             things,
             others,
-            verifier: verifier::Disk::at(persist.join("downloads"), persist.join("verified")),
+            verifier: verifier::Disk::at(persist.join(DOWNLOADS), persist.join(VERIFIED)),
             volumemgr: volumemgr::Disk::at(persist.clone()),
             newlog,
             verified: BTreeSet::new(),
@@ -243,7 +247,7 @@ impl<'a> Load<'a> {
         let mut image = vec![0; self.rng.random_range(1..60_000)];
         self.rng.fill(&mut image[..]);
         let sha256 = Digest(Sha256::digest(&image).into());
-        let path = self.rig.persist().join(format!("downloads/{sha256}"));
+        let path = self.rig.persist().join(format!("{DOWNLOADS}/{sha256}"));
         if let Err(error) = fs::write(&path, &image) {
             assert!(self.may_fail, "{error}");
             return;
@@ -260,7 +264,7 @@ impl<'a> Load<'a> {
         if done.is_ok() {
             self.verified.insert(sha256);
         }
-        self.promise(format!("verified/{sha256}"), begun, Some(image), done);
+        self.promise(format!("{VERIFIED}/{sha256}"), begun, Some(image), done);
         drop(fs::remove_file(path));
     }
 
@@ -271,14 +275,14 @@ impl<'a> Load<'a> {
         let begun = self.rig.mark();
         let action = verifier::Do::Remove(sha256);
         let done = self.verifier.apply(action, Progress::default()).await;
-        self.promise(format!("verified/{sha256}"), begun, None, done);
+        self.promise(format!("{VERIFIED}/{sha256}"), begun, None, done);
     }
 
     async fn make_volume(&mut self) {
         let Some(sha256) = self.verified.last().copied() else {
             return;
         };
-        let image = self.rig.persist().join(format!("verified/{sha256}"));
+        let image = self.rig.persist().join(format!("{VERIFIED}/{sha256}"));
         let Ok(content) = fs::read(&image) else {
             assert!(self.may_fail);
             return;
@@ -298,7 +302,7 @@ impl<'a> Load<'a> {
         if done.is_ok() {
             self.volumes.insert(key);
         }
-        self.promise(format!("volumes/{key}.iso"), begun, Some(content), done);
+        self.promise(format!("{VOLUMES}/{key}.iso"), begun, Some(content), done);
     }
 
     async fn remove_volume(&mut self) {
@@ -308,7 +312,7 @@ impl<'a> Load<'a> {
         let begun = self.rig.mark();
         let action = OfVolumes::Remove(key);
         let done = self.volumemgr.apply(action, Progress::default()).await;
-        self.promise(format!("volumes/{key}.iso"), begun, None, done);
+        self.promise(format!("{VOLUMES}/{key}.iso"), begun, None, done);
     }
 
     fn print(&mut self) {
@@ -432,7 +436,7 @@ fn look(root: &Path, wrong: &mut Vec<String>) -> BTreeMap<String, Vec<u8>> {
         }
     }
     let persist = root.join("persist");
-    for dir in ["checkpoint", "verified", "volumes"] {
+    for dir in ["checkpoint", VERIFIED, VOLUMES] {
         for (name, path) in files(&persist.join(dir)) {
             // Garbage of what did not come to an end; its name says so.
             if ["partial", "tmp"]
@@ -442,7 +446,7 @@ fn look(root: &Path, wrong: &mut Vec<String>) -> BTreeMap<String, Vec<u8>> {
                 continue;
             }
             let content = fs::read(&path).unwrap();
-            if dir == "verified" && hex(&content) != name {
+            if dir == VERIFIED && hex(&content) != name {
                 wrong.push(format!("{name} has another digest"));
             }
             found.insert(format!("{dir}/{name}"), content);

@@ -16,7 +16,8 @@ use super::{
     machine::Machine,
     seat::{Chair, Seat, TopicName},
     worlds::{
-        Controller, Downloads, Hypervisor, Networks, Ports, Reports, Supervisor, Verified, Volumes,
+        Controller, Downloads, Hypervisor, Networks, Ports, Reports, Supervisor, Vaults, Verified,
+        Volumes,
     },
 };
 
@@ -26,13 +27,14 @@ const COALESCE: Duration = Duration::from_millis(20);
 const BIRTH: &str = "2026-01-01T00:00:00Z";
 
 /// Every service of the device.
-pub const SERVICES: [&str; 10] = [
+pub const SERVICES: [&str; 11] = [
     "nim",
     "zedagent",
     "nodeagent",
     "reporter",
     "zedmanager",
     "volumemgr",
+    "vaultmgr",
     "downloader",
     "verifier",
     "domainmgr",
@@ -114,6 +116,7 @@ impl Device {
             Chair::<reporter::Reporter, _>::seat(m, Reports::open),
             Chair::<zedmanager::Zedmanager, _>::seat(m, |_, _| zedmanager::world::BusOnly),
             Chair::<volumemgr::Volumemgr, _>::seat(m, Volumes::open),
+            Chair::<vaultmgr::Vaultmgr, _>::seat(m, Vaults::open),
             Chair::<downloader::Downloader, _>::seat(m, Downloads::open),
             Chair::<verifier::Verifier, _>::seat(m, Verified::open),
             Chair::<domainmgr::Domainmgr, _>::seat(m, Hypervisor::open),

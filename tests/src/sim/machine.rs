@@ -23,7 +23,7 @@ use zedrouter::{
     item::{Layer, Setting},
 };
 
-use super::{chance::Chance, evc::Evc, truth::Truth, wish::MIB};
+use super::{chance::Chance, evc::Evc, truth::Truth, wish::MIB, worlds::Vault};
 
 /// Lines that are kept for the report of a failure.
 const TRAIL: usize = 400;
@@ -63,6 +63,7 @@ pub struct State {
     pub datastore: Datastore,
     /// The controller.
     pub evc: Evc,
+    pub(crate) vault: Vault,
     pub(crate) truth: Truth,
     /// Actions by service and kind.
     pub actions: BTreeMap<(&'static str, String), u64>,
@@ -89,12 +90,12 @@ pub struct Disk {
     pub total: u64,
     /// Bytes that something else takes.
     pub filler: u64,
-    /// `/persist/downloads`
+    /// `/persist/vault/downloader/downloads`
     pub downloads: BTreeMap<Digest, Download>,
-    /// `/persist/verified`
+    /// `/persist/vault/verifier/verified`
     pub verified: BTreeMap<Digest, u64>,
     pub(crate) verifying: BTreeMap<String, (Digest, u64)>,
-    /// `/persist/volumes`
+    /// `/persist/vault/volumemgr/volumes`
     pub volumes: BTreeMap<VolumeKey, VolumeFile>,
     pub(crate) partials: BTreeMap<String, (VolumeKey, u64)>,
     /// `/persist/domainmgr`
@@ -339,15 +340,15 @@ impl VolumeFile {
 }
 
 pub(crate) fn volume_path(key: VolumeKey) -> PathBuf {
-    PathBuf::from("/persist/volumes").join(format!("{key}.qcow2"))
+    PathBuf::from("/persist/vault/volumemgr/volumes").join(format!("{key}.qcow2"))
 }
 
 pub(crate) fn download_path(digest: Digest) -> PathBuf {
-    PathBuf::from("/persist/downloads").join(digest.to_string())
+    PathBuf::from("/persist/vault/downloader/downloads").join(digest.to_string())
 }
 
 pub(crate) fn verified_path(digest: Digest) -> PathBuf {
-    PathBuf::from("/persist/verified").join(digest.to_string())
+    PathBuf::from("/persist/vault/verifier/verified").join(digest.to_string())
 }
 
 impl State {
@@ -407,6 +408,7 @@ impl State {
         self.guests.pids = guests.pids;
         self.guests.starts = guests.starts;
         self.guests.away = guests.away;
+        self.vault.reboot();
         self.truth.booted();
     }
 }
@@ -427,6 +429,7 @@ impl Machine {
             guests: Guests::default(),
             datastore: Datastore::default(),
             evc: Evc::default(),
+            vault: Vault::default(),
             truth: Truth::default(),
             actions: BTreeMap::new(),
             violations: Vec::new(),

@@ -38,7 +38,10 @@ fn an_image_with_a_wrong_digest_is_refused_and_its_correction_taken() {
                 .is_some_and(|f| f.code == Code::VerifyDigest))
         })
         .unwrap();
-    let volumes = stage.device().root().join("persist/volumes");
+    let volumes = stage
+        .device()
+        .root()
+        .join("persist/vault/volumemgr/volumes");
     assert_eq!(
         fs::read_dir(volumes).map_or(0, Iterator::count),
         0,

@@ -17,7 +17,7 @@ use crate::support::{
     with_app,
 };
 
-pub(crate) const SERVICES: [&str; 11] = [
+pub(crate) const SERVICES: [&str; 12] = [
     "nim",
     "nodeagent",
     "zedagent",
@@ -29,6 +29,7 @@ pub(crate) const SERVICES: [&str; 11] = [
     "zedmanager",
     "reporter",
     "newlogd",
+    "vaultmgr",
 ];
 
 /// Kills a process of the device by its pid inside the device's world.
@@ -180,7 +181,10 @@ fn restart_purge_and_removal_leave_nothing_behind() {
         field(&third, "instance-id").unwrap(),
         field(&first, "instance-id").unwrap()
     );
-    let volumes = stage.device().root().join("persist/volumes");
+    let volumes = stage
+        .device()
+        .root()
+        .join("persist/vault/volumemgr/volumes");
     let files = || std::fs::read_dir(&volumes).map_or(0, Iterator::count);
     stage
         .wait("the old volume is gone", PATIENCE, || Ok(files() == 1))

@@ -56,7 +56,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// A path below the root, given as on the device (`/persist/volumes`).
+    /// A path below the root, given as on the device (`/persist/vault/volumemgr/volumes`).
     pub fn path(&self, device_path: &str) -> PathBuf {
         self.root.join(device_path.trim_start_matches('/'))
     }

@@ -92,6 +92,21 @@ impl Tables {
         rows
     }
 
+    /// The rows of a topic once they let the service begin; until then it waits, as for a topic that is not ready.
+    pub fn get_when<T: Object>(
+        &mut self,
+        topic: &Topic<T>,
+        begins: impl Fn(&Rows<T>) -> bool,
+    ) -> Option<Arc<Rows<T>>> {
+        let rows = self.get(topic)?;
+        if begins(&rows) {
+            return Some(rows);
+        }
+        self.missing
+            .push(format!("{}/{}", topic.service(), topic.name()));
+        None
+    }
+
     /// The rows of a topic that the service can do without, or `None` while they are unknown: the
     /// same as [`get`](Self::get), but nobody is told that the service waits for them.
     pub fn peek<T: Object>(&mut self, topic: &Topic<T>) -> Option<Arc<Rows<T>>> {

@@ -5,10 +5,11 @@
 //! /persist/vault/verifier/verified        the directories around them are their services' own and
 //! /persist/vault/volumemgr/volumes        readable while the vault is locked
 //! ```
-//! Why so: `docs/decisions/100-vault-of-three-roots.md`.
+//! Why so: `docs/decisions/105-vault-of-three-roots.md`.
 
 use std::collections::BTreeMap;
 
+use bus::Rows;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
@@ -73,7 +74,24 @@ pub struct VaultStatus {
     pub fault: Option<Fault>,
 }
 
+/// Whether services may look into the vault, by the rows of `vaultmgr/VaultStatus`.
+pub fn is_usable(rows: &Rows<VaultStatus>) -> bool {
+    rows.values().any(VaultStatus::is_usable)
+}
+
 impl VaultStatus {
+    /// Of a device without a TPM: it is used as it is.
+    pub fn disabled() -> Self {
+        Self {
+            phase: VaultPhase::Disabled,
+            unlocked_by: None,
+            key: None,
+            sealed: false,
+            mismatching_pcrs: Vec::new(),
+            fault: None,
+        }
+    }
+
     /// Whether services may look into it. A locked directory can be listed, but shows other names than its own.
     pub fn is_usable(&self) -> bool {
         match self.phase {

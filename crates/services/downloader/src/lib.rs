@@ -4,7 +4,7 @@
 //! |---|---|
 //! | reads | when known: `volumemgr/DownloaderConfig`, `zedagent/DatastoreConfig`, `nim/DeviceNetworkStatus`, `zedagent/ConfigItemValueMap`, `zedagent/CipherContext`, `zedagent/ControllerCert` |
 //! | writes | `DownloaderStatus` |
-//! | owns | `/persist/downloads/<sha256>`, and while it is incomplete `<sha256>.part` and `<sha256>.part.json` |
+//! | owns | `/persist/vault/downloader/downloads/<sha256>`, and while it is incomplete `<sha256>.part` and `<sha256>.part.json` |
 //!
 //! ```text
 //!  DownloaderConfig --> for each datastore in order
@@ -49,7 +49,7 @@ use model::{
     security::{CipherContext, ControllerCert},
     topics::{
         CIPHER_CONTEXT, CONFIG_ITEMS, CONTROLLER_CERT, DATASTORE_CONFIG, DEVICE_NETWORK_STATUS,
-        DOWNLOADER_CONFIG, DOWNLOADER_STATUS,
+        DOWNLOADER_CONFIG, DOWNLOADER_STATUS, VAULT_STATUS,
     },
 };
 
@@ -219,6 +219,8 @@ impl Service for Downloader {
     type Report = Published;
 
     fn read(tables: &mut Tables) -> Option<Desired> {
+        // Names in a locked vault are not the real ones: nothing is seen before it is open, and so nothing removed.
+        tables.get_when(&VAULT_STATUS, model::vault::is_usable)?;
         let items = tables
             .peek(&CONFIG_ITEMS)
             .and_then(|rows| rows.get("global").cloned());

@@ -1,4 +1,4 @@
-//! The files below `/persist/downloads`, and the fetches.
+//! The files below `/persist/vault/downloader/downloads`, and the fetches.
 
 use std::{
     collections::BTreeMap,
@@ -56,12 +56,12 @@ impl Shell {
         Ok(shell)
     }
 
-    /// Downloads lie in `persist/downloads` below `root`, which must exist by the time that one begins.
+    /// Downloads lie in [`model::vault::DOWNLOADS`] below `root`, which must exist by the time that one begins.
     /// It has no key: datastores with a login can't be used; see [`Self::with_exchange`].
     pub fn at(root: PathBuf) -> Self {
         Self {
             exchange: Arc::new(NoKey),
-            downloads: root.join("persist/downloads"),
+            downloads: root.join(model::vault::DOWNLOADS),
             root,
             slots: Semaphore::new(AT_ONCE),
             turn: AtomicU32::new(0),

@@ -20,7 +20,10 @@ use model::{
     content::{DatastoreConfig, DatastoreKind, DownloadPhase, DownloaderConfig, DownloaderStatus},
     id::{DatastoreId, Digest},
     port::DeviceNetworkStatus,
-    topics::{DATASTORE_CONFIG, DEVICE_NETWORK_STATUS, DOWNLOADER_CONFIG, DOWNLOADER_STATUS},
+    topics::{
+        DATASTORE_CONFIG, DEVICE_NETWORK_STATUS, DOWNLOADER_CONFIG, DOWNLOADER_STATUS, VAULT_STATUS,
+    },
+    vault::VaultStatus,
 };
 use server::{Manner, Store, pki, serve};
 use sha2::Digest as _;
@@ -35,7 +38,7 @@ struct Device {
 impl Device {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("persist/downloads")).unwrap();
+        fs::create_dir_all(dir.path().join("persist/vault/downloader/downloads")).unwrap();
         fs::create_dir(dir.path().join("config")).unwrap();
         let bus = Bus::memory();
         // Two addresses of one port are two ways to try.
@@ -48,6 +51,11 @@ impl Device {
             &bus,
             &DEVICE_NETWORK_STATUS,
             [("global".to_owned(), network)],
+        );
+        say(
+            &bus,
+            &VAULT_STATUS,
+            [("vault".to_owned(), VaultStatus::disabled())],
         );
         let runtime = Self::start(&bus, dir.path());
         Self { dir, bus, runtime }
@@ -97,7 +105,8 @@ impl Device {
     }
 
     fn names(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.dir.path().join("persist/downloads")).unwrap();
+        let entries =
+            fs::read_dir(self.dir.path().join("persist/vault/downloader/downloads")).unwrap();
         entries.map(|e| e.unwrap().file_name().into()).collect()
     }
 }

@@ -287,7 +287,7 @@ mod tests {
         for paths in [
             None,
             read("/"),
-            read("/r/persist/volumes/v"),
+            read("/r/persist/vault/volumemgr/volumes/v"),
             read("/r/run"),
             write("/r/run/zedagent"),
             write("/r/run/zedrouter-network"),
@@ -299,7 +299,11 @@ mod tests {
         let file = |path: &str| Output::File(path.into());
         let nothing = || Some(Paths::default());
         assert!(with(nothing(), file("/r/run/zedrouter-net/out"), dnsmasq));
-        assert!(!with(nothing(), file("/r/persist/volumes/v"), dnsmasq));
+        assert!(!with(
+            nothing(),
+            file("/r/persist/vault/volumemgr/volumes/v"),
+            dnsmasq
+        ));
         for program in ["/r/run/zedrouter-net/x", "/usr/../r/x", "/tmp/x"] {
             assert!(!with(nothing(), Output::Log, program), "{program}");
         }

@@ -20,6 +20,8 @@ pub enum Calls {
     Programs,
     /// Also signals the units that run as its own user.
     Router,
+    /// No programs, but gives directories to other services' users.
+    Owners,
     /// Starts programs (QEMU's self-description among them) and gives files to guests' users.
     Guests,
     /// QEMU. Its own filter (`-sandbox`) comes on top. No processes but threads.
@@ -54,6 +56,7 @@ impl Calls {
         Self::Plain,
         Self::Programs,
         Self::Router,
+        Self::Owners,
         Self::Guests,
         Self::Emulator,
         Self::Resolver,
@@ -65,6 +68,7 @@ impl Calls {
         let lists: &[&List] = match self {
             Self::Plain => &[&PLAIN],
             Self::Programs | Self::Router => &[&PLAIN, &PROCESSES, &TOOLS],
+            Self::Owners => &[&PLAIN, &OWNERS],
             Self::Guests => &[&PLAIN, &PROCESSES, &TOOLS, &OWNERS, &EMULATOR],
             Self::Emulator => &[&PLAIN, &TOOLS, &EMULATOR],
             Self::Resolver => &[&PLAIN, &PROCESSES, &RESOLVER],
@@ -75,7 +79,7 @@ impl Calls {
 
     /// Whether it may have processes beside its own, and so programs that it starts.
     pub fn has_processes(self) -> bool {
-        !matches!(self, Self::Plain | Self::Emulator)
+        !matches!(self, Self::Plain | Self::Owners | Self::Emulator)
     }
 
     /// Whether it may signal processes outside its own sandbox (of the same user: for others the kernel
@@ -116,6 +120,7 @@ impl fmt::Display for Calls {
             Self::Plain => "plain",
             Self::Programs => "programs",
             Self::Router => "router",
+            Self::Owners => "owners",
             Self::Guests => "guests",
             Self::Emulator => "emulator",
             Self::Resolver => "resolver",

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bus::layout;
+use model::vault::{DOWNLOADS, VERIFIED, VOLUMES};
 use units::{Capability, Limits, Paths, RestartPolicy, UnitName, UnitSpec, ids};
 
 use crate::calls::{Calls, Network};
@@ -79,9 +80,14 @@ pub struct Area {
 /// Others may pass through some of them (the last bit): guests' users must reach their own files.
 pub const AREAS: &[Area] = &[
     area("persist/checkpoint", "zedagent", 0o2750),
-    area("persist/downloads", "downloader", 0o2750),
-    area("persist/verified", "verifier", 0o2750),
-    area("persist/volumes", "volumemgr", 0o2771),
+    area("persist/vault", "vaultmgr", 0o2751),
+    area("persist/vault/downloader", "downloader", 0o2750),
+    area("persist/vault/verifier", "verifier", 0o2750),
+    area("persist/vault/volumemgr", "volumemgr", 0o2771),
+    // Encrypted while they are empty, by vaultmgr.
+    area(DOWNLOADS, "downloader", 0o2750),
+    area(VERIFIED, "verifier", 0o2750),
+    area(VOLUMES, "volumemgr", 0o2771),
     area("persist/domainmgr", "domainmgr", 0o2751),
     area("persist/log/guests", "domainmgr", 0o2751),
     area("persist/newlog", "newlogd", 0o2750),
@@ -144,6 +150,18 @@ pub const SERVICES: &[Service] = &[
         ..PLAIN
     },
     Service {
+        name: "vaultmgr",
+        calls: Calls::Owners,
+        // A directory that it makes is another service's; one that it encrypts or empties is, too.
+        capabilities: &[
+            Capability::Chown,
+            Capability::Fowner,
+            Capability::DacOverride,
+        ],
+        write: &[At::Root("persist/vault")],
+        ..PLAIN
+    },
+    Service {
         name: "downloader",
         network: Network::Internet,
         after: &["nim"],
@@ -151,15 +169,15 @@ pub const SERVICES: &[Service] = &[
             At::Root("config/root-certificate.pem"),
             At::Root("config/v2tlsbaseroot-certificates.pem"),
         ],
-        write: &[At::Root("persist/downloads")],
+        write: &[At::Root("persist/vault/downloader")],
         memory_mib: 512,
         heartbeat_s: 120,
         ..PLAIN
     },
     Service {
         name: "verifier",
-        read: &[At::Root("persist/downloads")],
-        write: &[At::Root("persist/verified")],
+        read: &[At::Root("persist/vault/downloader")],
+        write: &[At::Root("persist/vault/verifier")],
         memory_mib: 256,
         heartbeat_s: 120,
         ..PLAIN
@@ -168,8 +186,8 @@ pub const SERVICES: &[Service] = &[
         name: "volumemgr",
         calls: Calls::Programs,
         after: &["downloader", "verifier"],
-        read: &[At::Root("persist/verified")],
-        write: &[At::Root("persist/volumes")],
+        read: &[At::Root("persist/vault/verifier")],
+        write: &[At::Root("persist/vault/volumemgr")],
         // Its qemu-img processes count as its own.
         memory_mib: 1024,
         heartbeat_s: 120,
@@ -208,7 +226,7 @@ pub const SERVICES: &[Service] = &[
         ],
         after: &["volumemgr", "zedrouter"],
         groups: &[ids::GUESTS_GID],
-        read: &[At::Root("persist/volumes"), At::Root("persist/log")],
+        read: &[At::Root("persist/vault/volumemgr"), At::Root("persist/log")],
         write: &[
             At::Root("run/hypervisor"),
             At::Root("persist/domainmgr"),

@@ -39,7 +39,7 @@ pub const TRANSIENTS: &[Transient] = &[
             At::Root("run/hypervisor/kvm"),
             At::Root("persist/domainmgr"),
             At::Root("persist/log/guests"),
-            At::Root("persist/volumes"),
+            At::Root("persist/vault/volumemgr"),
             At::Host("/dev/kvm"),
             At::Host("/dev/net/tun"),
             At::Host("/dev/vhost-net"),

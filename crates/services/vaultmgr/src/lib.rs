@@ -33,7 +33,7 @@
 //! emptied only when the property `vault.allow.clean` names its key, so an old permission is void for a new vault.
 //!
 //! **Updates need no rescue**: before another image may boot, baseosmgr publishes the PCR values that it will lead to, and
-//! the key is sealed to these as well (`docs/decisions/101-sealed-before-the-update.md`).
+//! the key is sealed to these as well (`docs/decisions/106-sealed-before-the-update.md`).
 //!
 //! Look at [`plan`] for what is next, at [`world`] for how.
 #![forbid(unsafe_code)]

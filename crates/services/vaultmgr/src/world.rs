@@ -26,8 +26,8 @@ use crate::{
     Vaultmgr, selection,
 };
 
-/// The mode of the directories: as the areas of services are.
-const MODE: u32 = 0o2750;
+/// The mode of directories that it makes: who may not look into the one around them gets no further.
+const MODE: u32 = 0o2771;
 
 /// The vault below the root of a device.
 pub struct Disk {
@@ -76,9 +76,9 @@ impl Disk {
         self.root.join(root)
     }
 
-    /// The file system of the vault: all its directories are on the one of `/persist`.
+    /// The file system of the vault: that of `/persist`.
     fn file_system(&self) -> Vault {
-        Vault::at(self.root.join("persist"))
+        Vault::at(self.root.join("persist/vault"))
     }
 
     async fn ask(&self) -> Result<(), Failure> {

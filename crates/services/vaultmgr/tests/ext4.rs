@@ -65,7 +65,7 @@ struct Device {
 
 impl Device {
     fn on(disk: Ext4, tpm: MemoryTpm) -> Self {
-        fs::create_dir_all(disk.root().join("persist")).unwrap();
+        fs::create_dir_all(disk.root().join("persist/vault")).unwrap();
         let (clock, hand) = Clock::by_hand(now());
         let world = Disk::with(disk.root(), clock.clone(), Arc::new(tpm.clone()));
         Self {

@@ -4,14 +4,14 @@
 //! ```text
 //!  volumemgr/VerifyImageConfig --> verifier --> VerifyImageStatus
 //!                                     |
-//!  /persist/downloads/<sha256> -- one pass: copy and hash --> /persist/verified/<sha256>
+//!  /persist/vault/downloader/downloads/<sha256> -- one pass: copy and hash --> /persist/vault/verifier/verified/<sha256>
 //! ```
 //!
 //! It has no network and no keys, and everything that uses an image later uses the copy: the
 //! downloader, which talks to the outside, can't change what has been verified, not even through
 //! a file that it still has open (`docs/decisions/020-verified-copy.md`).
 //!
-//! - A file below `/persist/verified` that is named by a digest has that digest: it gets the name only
+//! - A file below `/persist/vault/verifier/verified` that is named by a digest has that digest: it gets the name only
 //!   after its bytes were hashed and are on the disk. So a restart or a reboot asks nothing twice.
 //! - Files are published whether volumemgr has spoken yet or not, because volumemgr asks what there
 //!   is before it says what it wants; nothing is removed before it has spoken.
@@ -37,7 +37,7 @@ use bus::Rows;
 use model::{
     content::{VerifyImageConfig, VerifyImageStatus},
     id::Digest,
-    topics::{VERIFY_IMAGE_CONFIG, VERIFY_IMAGE_STATUS},
+    topics::{VAULT_STATUS, VERIFY_IMAGE_CONFIG, VERIFY_IMAGE_STATUS},
 };
 
 pub use world::Disk;
@@ -149,6 +149,8 @@ impl Service for Verifier {
     type Report = Published;
 
     fn read(tables: &mut Tables) -> Option<Desired> {
+        // Names in a locked vault are not the real ones: nothing is seen before it is open, and so nothing removed.
+        tables.get_when(&VAULT_STATUS, model::vault::is_usable)?;
         Some(Desired {
             images: tables.peek(&VERIFY_IMAGE_CONFIG),
             own: tables.own(&VERIFY_IMAGE_STATUS),

@@ -1,4 +1,4 @@
-//! The files below `/persist/verified`.
+//! The files below `/persist/vault/verifier/verified`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,12 @@ use std::{
 };
 
 use agent::{Boot, Failure, Progress, World};
-use model::{code::Code, content::VerifyImageConfig, id::Digest};
+use model::{
+    code::Code,
+    content::VerifyImageConfig,
+    id::Digest,
+    vault::{DOWNLOADS, VERIFIED},
+};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -43,10 +48,7 @@ impl Disk {
         reason = "the runtime opens worlds asynchronously"
     )]
     pub async fn open(boot: Boot) -> Result<Self, Failure> {
-        let disk = Self::at(
-            boot.path("/persist/downloads"),
-            boot.path("/persist/verified"),
-        );
+        let disk = Self::at(boot.root.join(DOWNLOADS), boot.root.join(VERIFIED));
         if !boot.dry_run {
             let made = DirBuilder::new()
                 .recursive(true)

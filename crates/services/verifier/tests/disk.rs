@@ -15,7 +15,8 @@ use model::{
     code::Code,
     content::{VerifyImageConfig, VerifyImageStatus, VerifyPhase},
     id::Digest,
-    topics::{VERIFY_IMAGE_CONFIG, VERIFY_IMAGE_STATUS},
+    topics::{VAULT_STATUS, VERIFY_IMAGE_CONFIG, VERIFY_IMAGE_STATUS},
+    vault::VaultStatus,
 };
 use sha2::Digest as _;
 use verifier::{Disk, Verifier};
@@ -33,6 +34,9 @@ impl Device {
         fs::create_dir(dir.path().join("downloads")).unwrap();
         fs::create_dir(dir.path().join("verified")).unwrap();
         let bus = Bus::memory();
+        let mut vault = bus.acting_as("vaultmgr").publisher(&VAULT_STATUS).unwrap();
+        vault.publish("vault", &VaultStatus::disabled()).unwrap();
+        vault.set_ready().unwrap();
         let config = bus
             .acting_as("volumemgr")
             .publisher(&VERIFY_IMAGE_CONFIG)

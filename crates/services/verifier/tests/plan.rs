@@ -19,7 +19,7 @@ fn digest(n: u8) -> Digest {
 }
 
 fn config(n: u8, attempt: u32) -> VerifyImageConfig {
-    let path = PathBuf::from(format!("/persist/downloads/{}", digest(n)));
+    let path = PathBuf::from(format!("/persist/vault/downloader/downloads/{}", digest(n)));
     VerifyImageConfig {
         sha256: digest(n),
         path,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | reads | `zedagent/ContentTreeConfig`, `zedagent/VolumeConfig`; when known: `zedmanager/VolumeRefConfig`, `downloader/DownloaderStatus`, `verifier/VerifyImageStatus`, `zedagent/ConfigItemValueMap` |
 //! | writes | `BlobStatus`, `ContentTreeStatus`, `VolumeStatus`, `VolumeRefStatus`, `DownloaderConfig`, `VerifyImageConfig`, `DiskMetric` |
-//! | owns | `/persist/volumes/<uuid>#<generation>.<raw\|qcow2\|iso>` |
+//! | owns | `/persist/vault/volumemgr/volumes/<uuid>#<generation>.<raw\|qcow2\|iso>` |
 //!
 //! ```text
 //!  ContentTreeConfig --> blob --> DownloaderConfig --> (downloader) --> DownloaderStatus --+
@@ -56,8 +56,8 @@ use model::{
     id::{Digest, VolumeKey},
     topics::{
         BLOB_STATUS, CONFIG_ITEMS, CONTENT_TREE_CONFIG, CONTENT_TREE_STATUS, DISK_METRIC,
-        DOWNLOADER_CONFIG, DOWNLOADER_STATUS, VERIFY_IMAGE_CONFIG, VERIFY_IMAGE_STATUS,
-        VOLUME_CONFIG, VOLUME_REF_CONFIG, VOLUME_REF_STATUS, VOLUME_STATUS,
+        DOWNLOADER_CONFIG, DOWNLOADER_STATUS, VAULT_STATUS, VERIFY_IMAGE_CONFIG,
+        VERIFY_IMAGE_STATUS, VOLUME_CONFIG, VOLUME_REF_CONFIG, VOLUME_REF_STATUS, VOLUME_STATUS,
     },
     volume::{
         DiskMetric, ImageFormat, VolumeConfig, VolumeRefConfig, VolumeRefStatus, VolumeStatus,
@@ -277,6 +277,8 @@ impl Service for Volumemgr {
     type Report = Published;
 
     fn read(tables: &mut Tables) -> Option<Desired> {
+        // Names in a locked vault are not the real ones: nothing is seen before it is open, and so nothing removed.
+        tables.get_when(&VAULT_STATUS, model::vault::is_usable)?;
         let items = tables
             .peek(&CONFIG_ITEMS)
             .and_then(|rows| rows.get("global").cloned())

@@ -59,10 +59,10 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Volumes lie in `persist/volumes`, which must exist by the time that one is made.
+    /// Volumes lie in `vault/volumemgr/volumes` below `persist`, which must exist by the time that one is made.
     pub fn at(persist: PathBuf) -> Self {
         Self {
-            volumes: persist.join("volumes"),
+            volumes: persist.join("vault/volumemgr/volumes"),
             persist,
             qemu_img: QemuImg::default(),
             slots: Semaphore::new(AT_ONCE),

@@ -19,13 +19,17 @@ use model::{
     content::{ContentTreeConfig, VerifyImageStatus, VerifyPhase},
     id::VolumeKey,
     topics::{
-        CONTENT_TREE_CONFIG, DISK_METRIC, DOWNLOADER_STATUS, VERIFY_IMAGE_STATUS, VOLUME_CONFIG,
-        VOLUME_REF_CONFIG, VOLUME_STATUS,
+        CONTENT_TREE_CONFIG, DISK_METRIC, DOWNLOADER_STATUS, VAULT_STATUS, VERIFY_IMAGE_STATUS,
+        VOLUME_CONFIG, VOLUME_REF_CONFIG, VOLUME_STATUS,
     },
+    vault::VaultStatus,
     volume::{ImageFormat, VolumeConfig, VolumePhase, VolumeStatus},
 };
 use simulation::{MIB, digest, key, tree, volume};
 use volumemgr::{Disk, Volumemgr};
+
+/// Below the directory that stands for `/persist`.
+const VOLUMES: &str = "vault/volumemgr/volumes";
 
 struct Device {
     dir: tempfile::TempDir,
@@ -37,9 +41,14 @@ struct Device {
 impl Device {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("volumes")).unwrap();
+        fs::create_dir_all(dir.path().join(VOLUMES)).unwrap();
         fs::create_dir(dir.path().join("verified")).unwrap();
         let bus = Bus::memory();
+        say(
+            &bus,
+            &VAULT_STATUS,
+            Rows::from([("vault".to_owned(), VaultStatus::disabled())]),
+        );
         say(&bus, &VOLUME_REF_CONFIG, Rows::new());
         say(&bus, &DOWNLOADER_STATUS, Rows::new());
         let runtime = Self::start(&bus, dir.path());
@@ -104,7 +113,7 @@ impl Device {
     }
 
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.dir.path().join("volumes")).unwrap();
+        let entries = fs::read_dir(self.dir.path().join(VOLUMES)).unwrap();
         let mut names: Vec<_> = entries
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -223,7 +232,7 @@ async fn a_volume_in_use_is_never_touched_and_a_crash_leaves_only_garbage() {
     fs::write(&path, b"the guest has written").unwrap();
 
     // A restart after a crash in the middle of another volume.
-    let volumes = device.dir.path().join("volumes");
+    let volumes = device.dir.path().join(VOLUMES);
     fs::write(
         volumes.join(format!("{}.qcow2.99-0.partial", key(2, 0))),
         b"half",

@@ -13,9 +13,11 @@ use model::{
     code::Code,
     content::{ContentTreeConfig, DownloadPhase, DownloaderStatus, VerifyImageStatus},
     topics::{
-        CONTENT_TREE_CONFIG, DOWNLOADER_CONFIG, DOWNLOADER_STATUS, VERIFY_IMAGE_CONFIG,
-        VERIFY_IMAGE_STATUS, VOLUME_CONFIG, VOLUME_REF_CONFIG, VOLUME_REF_STATUS, VOLUME_STATUS,
+        CONTENT_TREE_CONFIG, DOWNLOADER_CONFIG, DOWNLOADER_STATUS, VAULT_STATUS,
+        VERIFY_IMAGE_CONFIG, VERIFY_IMAGE_STATUS, VOLUME_CONFIG, VOLUME_REF_CONFIG,
+        VOLUME_REF_STATUS, VOLUME_STATUS,
     },
+    vault::VaultStatus,
     volume::{VolumeConfig, VolumePhase, VolumeRefConfig},
 };
 use simulation::{IMAGE_BYTES, MIB, digest, download, is_verified, key, reference, tree, volume};
@@ -78,6 +80,8 @@ struct Device {
 impl Device {
     fn new() -> Self {
         let bus = Bus::memory();
+        let mut vault = bus.acting_as("vaultmgr").publisher(&VAULT_STATUS).unwrap();
+        say(&mut vault, [("vault".to_owned(), VaultStatus::disabled())]);
         let disk = FakeDisk::default();
         disk.0.lock().unwrap().space = Space {
             total_bytes: 1000 * MIB,
@@ -169,7 +173,7 @@ async fn nothing_happens_before_the_config_and_everything_after() {
     );
     assert!(device.read(&VERIFY_IMAGE_CONFIG).unwrap().is_empty());
 
-    let path = "/persist/downloads/x".into();
+    let path = "/persist/vault/downloader/downloads/x".into();
     let phase = DownloadPhase::Downloaded {
         path,
         size_bytes: IMAGE_BYTES,

@@ -20,7 +20,7 @@ use simulation::{
 use volumemgr::{Do, Space, VolumeFile};
 
 fn file(key: VolumeKey) -> (VolumeKey, VolumeFile) {
-    let path = format!("/persist/volumes/{key}.qcow2").into();
+    let path = format!("/persist/vault/volumemgr/volumes/{key}.qcow2").into();
     (
         key,
         VolumeFile {

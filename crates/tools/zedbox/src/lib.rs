@@ -32,6 +32,7 @@ pub const PROGRAMS: &[Program] = &[
     program("nim", nim::main),
     program("nodeagent", nodeagent::main),
     program("zedagent", zedagent::main),
+    program("vaultmgr", vaultmgr::main),
     program("downloader", downloader::main),
     program("verifier", verifier::main),
     program("volumemgr", volumemgr::main),

@@ -18,7 +18,7 @@ use crate::sim::{
 /// Bytes arrive in so many pieces.
 const PIECES: u64 = 6;
 
-/// `/persist/downloads`
+/// `/persist/vault/downloader/downloads`
 pub(crate) struct Downloads(Machine);
 
 /// What became of a piece.
@@ -105,6 +105,7 @@ fn piece(s: &mut State, digest: Digest, object: &str) -> Result<Piece, Failure> 
 impl World<Downloader> for Downloads {
     async fn observe(&self, _: &downloader::Desired) -> Result<downloader::Actual, Failure> {
         let files = self.0.with(|s| {
+            s.looks_into_vault("downloader");
             let files = s.disk.downloads.iter().map(|(digest, file)| {
                 let complete = file.complete.map(|size| (download_path(*digest), size));
                 (
@@ -140,7 +141,7 @@ impl World<Downloader> for Downloads {
     }
 }
 
-/// `/persist/verified`
+/// `/persist/vault/verifier/verified`
 pub(crate) struct Verified {
     machine: Machine,
     wrong: Mutex<BTreeMap<(Digest, u32), Found>>,
@@ -211,6 +212,7 @@ impl World<Verifier> for Verified {
                     .is_some_and(|config| config.attempt == *attempt)
             });
         }
+        self.machine.with(|s| s.looks_into_vault("verifier"));
         Ok(self.machine.with(|s| verifier::Actual {
             verified: s
                 .disk

@@ -5,6 +5,7 @@ mod guests;
 mod images;
 mod network;
 mod reports;
+mod vault;
 mod volumes;
 
 use agent::{Clock, Failure, Progress, World};
@@ -17,6 +18,7 @@ pub(crate) use guests::Hypervisor;
 pub(crate) use images::{Downloads, Verified};
 pub(crate) use network::{Networks, Ports};
 pub(crate) use reports::Reports;
+pub(crate) use vault::{Vault, Vaults};
 pub(crate) use volumes::Volumes;
 
 /// The supervisor, as nodeagent asks it.

@@ -10,7 +10,7 @@ use crate::sim::wish::MIB;
 /// What a guest sees of every image.
 const VIRTUAL_BYTES: u64 = 16 * MIB;
 
-/// `/persist/volumes`
+/// `/persist/vault/volumemgr/volumes`
 pub(crate) struct Volumes(Machine);
 
 impl Volumes {
@@ -93,6 +93,7 @@ fn source(s: &State, image: Option<&std::path::Path>) -> Result<Option<Digest>, 
 impl World<Volumemgr> for Volumes {
     async fn observe(&self, desired: &Desired) -> Result<Actual, Failure> {
         Ok(self.0.with(|s| {
+            s.looks_into_vault("volumemgr");
             let volumes = s.disk.volumes.iter().map(|(key, file)| {
                 let file = volumemgr::VolumeFile {
                     path: volume_path(*key),

@@ -26,14 +26,14 @@ pub(crate) fn config() -> DomainConfig {
         disks: vec![
             DiskConfig {
                 volume: volume(2),
-                path: "/persist/volumes/root.qcow2".into(),
+                path: "/persist/vault/volumemgr/volumes/root.qcow2".into(),
                 format: ImageFormat::Qcow2,
                 target: DiskTarget::Disk,
                 read_only: false,
             },
             DiskConfig {
                 volume: volume(3),
-                path: "/persist/volumes/tools.iso".into(),
+                path: "/persist/vault/volumemgr/volumes/tools.iso".into(),
                 format: ImageFormat::Iso,
                 target: DiskTarget::Disk,
                 read_only: false,
@@ -77,12 +77,15 @@ fn qemu_has_a_user_of_its_own_and_reaches_its_own_files_only() {
     assert_eq!((sandbox.uid, sandbox.gid), (48_001, ids::GUESTS_GID));
     assert!(sandbox.capabilities.is_empty() && sandbox.groups.is_empty());
     let paths = sandbox.paths.clone().unwrap();
-    assert_eq!(paths.read, [Path::new("/persist/volumes/tools.iso")]);
+    assert_eq!(
+        paths.read,
+        [Path::new("/persist/vault/volumemgr/volumes/tools.iso")]
+    );
     let app = config().app;
     let expected = [
         format!("/r/run/hypervisor/kvm/{app}"),
         format!("/r/persist/log/guests/{app}.console"),
-        "/persist/volumes/root.qcow2".to_owned(),
+        "/persist/vault/volumemgr/volumes/root.qcow2".to_owned(),
         "/dev/kvm".to_owned(),
         "/dev/net/tun".to_owned(),
     ];

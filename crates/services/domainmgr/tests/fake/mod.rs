@@ -41,7 +41,7 @@ pub(crate) fn config(n: u128) -> DomainConfig {
         },
         disks: vec![DiskConfig {
             volume: VolumeKey::default(),
-            path: "/persist/volumes/x".into(),
+            path: "/persist/vault/volumemgr/volumes/x".into(),
             format: ImageFormat::Raw,
             target: DiskTarget::Disk,
             read_only: false,

@@ -173,7 +173,7 @@ impl Device {
 
     /// A volume as volumemgr makes it.
     pub(crate) fn volume(&self, name: &str, bytes: &[u8]) -> DiskConfig {
-        let dir = self.root().join("persist/volumes");
+        let dir = self.root().join("persist/vault/volumemgr/volumes");
         until("the supervisor made the directories", || {
             dir.exists().then_some(())
         });

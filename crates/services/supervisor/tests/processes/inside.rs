@@ -118,8 +118,14 @@ fn the_downloader_reaches_neither_keys_nor_the_topics_of_others() {
                 ),
                 DENIED,
             ),
-            (format!("make {}", at("persist/downloads/y")), "yes"),
-            (format!("make {}", at("persist/verified/y")), DENIED),
+            (
+                format!("make {}", at("persist/vault/downloader/downloads/y")),
+                "yes",
+            ),
+            (
+                format!("make {}", at("persist/vault/verifier/verified/y")),
+                DENIED,
+            ),
         ],
     );
     // zedagent reads keys: what keeps the downloader from them is its row, not the file.
@@ -164,7 +170,7 @@ fn the_verifier_has_no_network() {
 fn zedrouter_can_not_read_volumes_not_even_by_a_unit_of_its_own() {
     let device = device(&["zedrouter", "volumemgr"], |_| ());
     let root = device.root();
-    let volume = root.join("persist/volumes/v.qcow2");
+    let volume = root.join("persist/vault/volumemgr/volumes/v.qcow2");
     file(&volume, "volumemgr");
     let at = |path: &str| root.join(path).display().to_string();
     let read = format!("read {}", volume.display());
@@ -174,7 +180,10 @@ fn zedrouter_can_not_read_volumes_not_even_by_a_unit_of_its_own() {
         &[
             (read.clone(), DENIED),
             (format!("open {}", volume.display()), DENIED),
-            (format!("list {}", at("persist/volumes")), DENIED),
+            (
+                format!("list {}", at("persist/vault/volumemgr/volumes")),
+                DENIED,
+            ),
             (format!("make {}", at("run/zedrouter-net/x")), "yes"),
         ],
     );
@@ -203,7 +212,7 @@ fn zedrouter_can_not_read_volumes_not_even_by_a_unit_of_its_own() {
     };
     for paths in [
         None,
-        reading(root.join("persist/volumes")),
+        reading(root.join("persist/vault/volumemgr/volumes")),
         reading("/".into()),
     ] {
         let refused = ask(unit(0, paths));
@@ -217,7 +226,7 @@ fn zedrouter_can_not_read_volumes_not_even_by_a_unit_of_its_own() {
     assert!(matches!(ask(output), Err(UnitsError::Refused { .. })));
     // A link from where its units may go to where they may not.
     let link = root.join("run/zedrouter-net/link");
-    symlink(root.join("persist/volumes"), &link).unwrap();
+    symlink(root.join("persist/vault/volumemgr/volumes"), &link).unwrap();
     assert_eq!(
         ask(unit(2, reading(link.clone()))).unwrap(),
         "exited with code 1"
@@ -379,7 +388,7 @@ sub say_it { my ($what, $done) = @_; print "$what: ", ($done ? "yes" : "no, $!")
 sub opens { my ($what, $mode, $path) = @_; say_it($what, open(my $f, $mode, $path)); }
 opens('own disk read', '<', $own); opens('own disk write', '+<', $own);
 opens('other disk read', '<', $other); opens('other disk write', '>>', $other);
-say_it('list volumes', opendir(my $v, "$root/persist/volumes"));
+say_it('list volumes', opendir(my $v, "$root/persist/vault/volumemgr/volumes"));
 say_it('list the bus', opendir(my $b, "$root/run/zedmanager"));
 opens('read the bus', '<', "$root/run/zedmanager/DomainConfig/x.json");
 opens('write the bus', '>', "$root/run/zedmanager/DomainConfig/y.json");
@@ -413,7 +422,7 @@ fn a_taken_over_qemu_reaches_neither_bus_nor_keys_nor_the_disk_of_another_guest(
         "zedmanager",
     );
     let disk = |number: u32| {
-        let path = root.join(format!("persist/volumes/{number}.qcow2"));
+        let path = root.join(format!("persist/vault/volumemgr/volumes/{number}.qcow2"));
         file(&path, "volumemgr");
         chown(&path, Some(ids::GUEST_UID_FIRST + number), None).unwrap();
         path
@@ -454,7 +463,10 @@ fn a_taken_over_qemu_reaches_neither_bus_nor_keys_nor_the_disk_of_another_guest(
         format!("{disks}{rest}")
     );
     // Without Landlock's help (the rules allow all volumes): the user alone keeps guests apart.
-    let all = guest(vec![root.join("persist/volumes")], "domainmgr/two");
+    let all = guest(
+        vec![root.join("persist/vault/volumemgr/volumes")],
+        "domainmgr/two",
+    );
     assert_eq!(all, format!("{disks}{rest}"));
 }
 

@@ -233,7 +233,7 @@ impl Sim {
                     self.limits.ignore_disk_check || size_bytes <= self.actual.space.free_bytes;
                 assert!(room, "fills the disk");
                 let file = VolumeFile {
-                    path: format!("/persist/volumes/{key}").into(),
+                    path: format!("/persist/vault/volumemgr/volumes/{key}").into(),
                     format,
                     virtual_bytes: size_bytes,
                     used_bytes: MIB,
@@ -333,7 +333,7 @@ impl Sim {
                 }
                 DownloadPhase::Downloading { .. } | DownloadPhase::Downloaded { .. } => {
                     DownloadPhase::Downloaded {
-                        path: PathBuf::from("/persist/downloads").join(key),
+                        path: PathBuf::from("/persist/vault/downloader/downloads").join(key),
                         size_bytes: IMAGE_BYTES,
                     }
                 }
@@ -409,7 +409,7 @@ pub fn download(sha256: Digest, attempt: u32, done_bytes: u64) -> DownloaderStat
 }
 
 pub fn verified_path(digest: Digest) -> PathBuf {
-    PathBuf::from("/persist/verified").join(digest.to_string())
+    PathBuf::from("/persist/vault/verifier/verified").join(digest.to_string())
 }
 
 pub fn is_verified(digest: Digest) -> VerifyPhase {

@@ -23,8 +23,9 @@ use model::{
     port::{DeviceNetworkStatus, PortAddressing, PortStatus, ProxyConfig},
     topics::{
         DATASTORE_CONFIG, DEVICE_NETWORK_STATUS, DOWNLOADER_CONFIG, DOWNLOADER_STATUS,
-        VERIFY_IMAGE_CONFIG, VERIFY_IMAGE_STATUS,
+        VAULT_STATUS, VERIFY_IMAGE_CONFIG, VERIFY_IMAGE_STATUS,
     },
+    vault::{DOWNLOADS, VERIFIED, VaultStatus},
 };
 use nix::sched::{CloneFlags, setns};
 use uuid::Uuid;
@@ -74,7 +75,7 @@ impl Which {
                     serve::<Downloader, _>(root, Shell::at(root.into()), ready).await
                 }
                 Self::Verifier => {
-                    let [from, to] = ["persist/downloads", "persist/verified"];
+                    let [from, to] = [DOWNLOADS, VERIFIED];
                     let world = Disk::at(root.join(from), root.join(to));
                     serve::<Verifier, _>(root, world, ready).await
                 }
@@ -121,6 +122,7 @@ pub struct Pair {
     verifications: Publisher<VerifyImageConfig>,
     datastores: Publisher<DatastoreConfig>,
     ports: Publisher<DeviceNetworkStatus>,
+    vault: Publisher<VaultStatus>,
     downloaded: Subscription<DownloaderStatus>,
     verified: Subscription<VerifyImageStatus>,
 }
@@ -128,7 +130,7 @@ pub struct Pair {
 impl Pair {
     /// Starts both in the namespace, on a root of their own.
     pub fn start(netns: &Netns, root: &Path) -> Result<Self> {
-        for dir in ["persist/downloads", "persist/verified", "config"] {
+        for dir in [DOWNLOADS, VERIFIED, "config"] {
             fs::create_dir_all(root.join(dir))?;
         }
         let bus = Bus::open(root, "bench")?;
@@ -147,11 +149,14 @@ impl Pair {
             verifications: volumemgr.publisher(&VERIFY_IMAGE_CONFIG)?,
             datastores: bus.acting_as("zedagent").publisher(&DATASTORE_CONFIG)?,
             ports: bus.acting_as("nim").publisher(&DEVICE_NETWORK_STATUS)?,
+            vault: bus.acting_as("vaultmgr").publisher(&VAULT_STATUS)?,
             downloaded: bus.subscribe(&DOWNLOADER_STATUS)?,
             verified: bus.subscribe(&VERIFY_IMAGE_STATUS)?,
         };
         pair.ports.publish("global", &loopback()?)?;
         pair.ports.set_ready()?;
+        pair.vault.publish("vault", &VaultStatus::disabled())?;
+        pair.vault.set_ready()?;
         Ok(pair)
     }
 

@@ -255,7 +255,7 @@ pub const CATALOGUE: &[Spec] = &[
         45,
         "disk.orphans",
         Storage,
-        "every file below /persist/volumes is somebody's",
+        "every file below /persist/vault/volumemgr/volumes is somebody's",
     ),
     spec(
         46,

@@ -59,7 +59,7 @@ pub struct Facts {
     pub durable_write: Fact<Duration>,
     /// The last config that was saved.
     pub saved_config: Fact<Saved>,
-    /// Files below `/persist/volumes`.
+    /// Files below `/persist/vault/volumemgr/volumes`.
     pub volume_files: Fact<Vec<String>>,
     /// Evidence below `/persist/crash`, newest first.
     pub cases: Fact<Vec<Case>>,

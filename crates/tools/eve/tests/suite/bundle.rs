@@ -77,7 +77,11 @@ fn planted() -> tempfile::TempDir {
     );
     put(dir, "run/zedagent/integrity_token", "CANARYtokentoken");
     put(dir, "persist/vault/secret", "CANARY-in-the-vault");
-    put(dir, "persist/volumes/disk.img", "CANARY-in-a-volume");
+    put(
+        dir,
+        "persist/vault/volumemgr/volumes/disk.img",
+        "CANARY-in-a-volume",
+    );
     put(
         dir,
         &format!("persist/log/guests/{APP}.console"),

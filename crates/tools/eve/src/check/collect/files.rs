@@ -29,7 +29,7 @@ pub(super) fn look(root: &Path, device: &Device, facts: &mut Facts) {
     facts.saved_config = saved(&persist.join("checkpoint/lastconfig"));
     facts.cases = cases(&persist.join("crash"));
     let why = facts.not_live.clone();
-    facts.volume_files = names(&persist.join("volumes"));
+    facts.volume_files = names(&root.join(model::vault::VOLUMES));
     if let Some(why) = why {
         // The disk of a copy is another one.
         facts.persist = Fact::Skipped(why.clone());

@@ -194,7 +194,7 @@ fn content(d: &mut Device) {
         DIGEST,
         VerifyImageConfig {
             sha256: digest(),
-            path: "/persist/downloads/x".into(),
+            path: "/persist/vault/downloader/downloads/x".into(),
             size_bytes: 60 << 20,
             attempt: 0,
         },
@@ -202,7 +202,7 @@ fn content(d: &mut Device) {
     set_verification(
         d,
         VerifyPhase::Verified {
-            path: "/persist/verified/x".into(),
+            path: "/persist/vault/verifier/verified/x".into(),
             size_bytes: 60 << 20,
         },
         None,
