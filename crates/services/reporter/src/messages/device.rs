@@ -1,15 +1,17 @@
 //! The device as a whole.
 
 use api::info::{
-    BootReason as WireBootReason, Capabilities, DevicePort, DevicePortStatus, SystemAdapterInfo,
-    ZDeviceState, ZInfoAppInstance, ZInfoConfigItem, ZInfoConfigItemStatus, ZInfoDevSw,
-    ZInfoDevice, ZInfoDns, ZInfoNetwork, ZInfoTypes, z_info_msg::InfoContent,
+    BootReason as WireBootReason, Capabilities, CertInfo, CertStatus, DevicePort, DevicePortStatus,
+    ErrorInfo, Severity, SystemAdapterInfo, ZDeviceState, ZInfoAppInstance, ZInfoConfigItem,
+    ZInfoConfigItemStatus, ZInfoDevSw, ZInfoDevice, ZInfoDns, ZInfoNetwork, ZInfoTypes,
+    z_info_msg::InfoContent,
 };
 use model::{
     config_item::{ConfigItemValueMap, spec},
     domain::Accelerator,
     node::{BootReason, DeviceOperationKind, DevicePhase, NodeAgentStatus},
     port::{DevicePortConfigList, DpcEntry, PortAddressing, PortStatus},
+    security::{ControllerCertKind, EndingCert},
 };
 
 use super::{Content, System, error, time};
@@ -84,9 +86,45 @@ pub(super) fn info(desired: &Desired, system: &System) -> Content {
             io_virtualization: false,
         }),
         state: state(&node).into(),
+        enrolled_certs: desired
+            .zedagent
+            .iter()
+            .flat_map(|z| &z.ending_certs)
+            .map(ending_cert)
+            .collect(),
         ..ZInfoDevice::default()
     };
     Content::new(ZInfoTypes::ZiDevice, InfoContent::Dinfo(dinfo), false)
+}
+
+/// Of the controller's own certificates those that end soon: whoever looks after it is told before devices turn away.
+fn ending_cert(cert: &EndingCert) -> CertInfo {
+    let kind = match cert.kind {
+        ControllerCertKind::Signing => "signing",
+        ControllerCertKind::Intermediate => "intermediate",
+        ControllerCertKind::EcdhExchange => "key exchange",
+    };
+    let (status, ends) = if cert.has_ended {
+        (CertStatus::Expired, "has ended")
+    } else {
+        (CertStatus::RenewalPending, "ends")
+    };
+    CertInfo {
+        cert_enrollment_profile_name: format!("controller: {kind}"),
+        expiration_timestamp: Some(time(cert.not_after)),
+        sha256_fingerprint: cert.hash.clone(),
+        status: status.into(),
+        err: Some(ErrorInfo {
+            description: format!(
+                "the controller's {kind} certificate {ends} on {}: rotate it (`evc pki rotate`); the device fetches the new one by itself",
+                cert.not_after.strftime("%F")
+            ),
+            timestamp: Some(time(cert.not_after)),
+            severity: Severity::Warning.into(),
+            ..ErrorInfo::default()
+        }),
+        ..CertInfo::default()
+    }
 }
 
 fn is_going_down(node: &NodeAgentStatus) -> bool {
