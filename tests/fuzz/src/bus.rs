@@ -132,6 +132,7 @@ fn every_topic(bytes: &[u8]) {
     stable(&topics::DEVICE_PORT_CONFIG, bytes);
     stable(&topics::PHYSICAL_IO_ADAPTERS, bytes);
     stable(&topics::DATASTORE_CONFIG, bytes);
+    stable(&topics::CIPHER_CONTEXT, bytes);
     stable(&topics::CONTENT_TREE_CONFIG, bytes);
     stable(&topics::VOLUME_CONFIG, bytes);
     stable(&topics::NETWORK_INSTANCE_CONFIG, bytes);

@@ -41,6 +41,7 @@ pub mod mutate;
 pub mod partition;
 pub mod qmp;
 pub mod saved;
+pub mod secrets;
 pub mod tools;
 pub mod units;
 pub mod upload;
@@ -76,6 +77,7 @@ targets! {
     envelope: "signed envelopes, read by the device and by the controller";
     certs: "the controller's certificates";
     config: "a device configuration, translated";
+    secrets: "secrets of a configuration, and the certificates that they are encrypted with";
     saved: "configurations saved on the disk";
     manifest: "manifests and YAML of operators";
     bus: "files of the bus";

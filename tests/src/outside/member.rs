@@ -11,8 +11,9 @@ use model::{
     fault::Fault,
     node::{OnboardingStatus, ZedAgentStatus},
     report::DeliveryRecord,
+    security::ControllerCert,
     topics::{
-        APP_INSTANCE_CONFIG, APP_INSTANCE_STATUS, CONFIG_ITEMS, DELIVERY_JOURNAL,
+        APP_INSTANCE_CONFIG, APP_INSTANCE_STATUS, CONFIG_ITEMS, CONTROLLER_CERT, DELIVERY_JOURNAL,
         DEVICE_NETWORK_STATUS, NEWLOG_METRICS, ONBOARDING_STATUS, ZEDAGENT_STATUS,
     },
 };
@@ -127,6 +128,11 @@ impl Member {
     /// The config channel.
     pub fn channel(&self) -> ZedAgentStatus {
         self.one(&ZEDAGENT_STATUS, "zedagent")
+    }
+
+    /// The controller's certificates that are trusted, by their hash.
+    pub fn controller_certs(&self) -> Rows<ControllerCert> {
+        self.rows(&CONTROLLER_CERT)
     }
 
     /// The log channel.

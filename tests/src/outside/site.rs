@@ -1,6 +1,6 @@
 //! The real controller, in this process.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use evc::{
     admin::{Apply, Client, DeviceView, LogQuery, MessageQuery, NewAdmission},
@@ -14,6 +14,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 /// Its directory, and the controller while it runs.
 pub struct Site {
     dir: TempDir,
+    evc: Arc<Evc>,
     /// Where devices connect, without TLS.
     pub address: SocketAddr,
     /// Where people connect.
@@ -65,10 +66,16 @@ impl Site {
                 device::router(Arc::clone(&evc)),
                 stopped.clone(),
             )),
-            tokio::spawn(serve(people, None, admin::router(evc), stopped)),
+            tokio::spawn(serve(
+                people,
+                None,
+                admin::router(Arc::clone(&evc)),
+                stopped,
+            )),
         ];
         Self {
             dir,
+            evc,
             address,
             admin: client,
             stop,
@@ -84,6 +91,35 @@ impl Site {
         }
         pki::renew(self.dir.path(), &[]).unwrap();
         Self::start(self.dir).await
+    }
+
+    /// It makes new keys and tells of them; it goes on with the former ones until [`Self::uses_new_keys`].
+    pub fn announces_new_keys(&self) {
+        pki::rotate(self.dir.path(), Duration::from_secs(3600)).unwrap();
+        self.evc.reload().unwrap();
+    }
+
+    /// The hour of the announced keys is over.
+    pub fn uses_new_keys(&self) {
+        std::fs::write(self.pki().join("rotation"), "0").unwrap();
+        self.evc.reload().unwrap();
+    }
+
+    /// It signs with the keys that it had before the present ones, and tells of those: somebody has stolen them.
+    pub fn goes_back_to_former_keys(&self) {
+        std::fs::write(self.pki().join("rotation"), i64::MAX.to_string()).unwrap();
+        self.evc.reload().unwrap();
+    }
+
+    /// It makes new keys and uses them at once.
+    pub fn replaces_its_keys(&self) {
+        pki::renew(self.dir.path(), &[]).unwrap();
+        self.evc.reload().unwrap();
+    }
+
+    /// Hash of the certificate that it signs with, hex.
+    pub fn signs_with(&self) -> String {
+        hex::encode(self.evc.pki().signer.sender())
     }
 
     /// Its keys.

@@ -1,5 +1,7 @@
 //! The typed calls, one per endpoint.
 
+use std::sync::atomic::Ordering;
+
 use api::attest::{ZAttestReq, ZAttestResponse};
 use api::config::{ConfigRequest, ConfigResponse};
 use api::flowlog::FlowMessage;
@@ -18,7 +20,7 @@ use uuid::Uuid;
 use crate::certs::{ControllerCerts, When};
 use crate::client::Controller;
 use crate::endpoint::{ApiVersion, Endpoint};
-use crate::envelope;
+use crate::envelope::{self, SignedWith};
 use crate::error::{Failure, Outcome, Problem, undecoded};
 use crate::exchange::Received;
 
@@ -224,9 +226,17 @@ impl Controller {
             (ApiVersion::V2, Some(certs)) => Some(certs),
             (ApiVersion::V2, None) => return Err(Failure::NoCerts { endpoint }),
         };
+        let uses_new = &self.uses_new;
         Ok(move |body: &[u8]| match certs {
             None => Ok(body.to_vec()),
-            Some(certs) => Ok(envelope::open(body, certs.signing())?),
+            Some(certs) => {
+                let former = !uses_new.load(Ordering::Relaxed);
+                let (payload, with) = envelope::open_with(body, certs, former)?;
+                if with == SignedWith::Present {
+                    uses_new.store(true, Ordering::Relaxed);
+                }
+                Ok(payload)
+            }
         })
     }
 }

@@ -161,6 +161,8 @@ pub struct EcdhCert {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControllerCerts {
     signing: SigningCert,
+    /// What the controller signed with before.
+    former: Option<SigningCert>,
     signing_as_ecdh: EcdhCert,
     ecdh: Vec<EcdhCert>,
     hashes: BTreeSet<Vec<u8>>,
@@ -216,6 +218,7 @@ impl ControllerCerts {
                     source,
                 }
             })?,
+            former: None,
             signing_as_ecdh: as_ecdh(signing),
             ecdh,
             hashes: message
@@ -230,6 +233,20 @@ impl ControllerCerts {
     /// The certificate that the controller signs with.
     pub fn signing(&self) -> &SigningCert {
         &self.signing
+    }
+
+    /// The same as the successor of `former`: what that signed is still the controller's.
+    #[must_use]
+    pub fn after(mut self, former: &Self) -> Self {
+        if former.signing != self.signing {
+            self.former = Some(former.signing.clone());
+        }
+        self
+    }
+
+    /// What the controller signed with before.
+    pub fn former(&self) -> Option<&SigningCert> {
+        self.former.as_ref()
     }
 
     /// The certificate that a cipher context names by its hash. The type is not looked at:

@@ -6,7 +6,7 @@
 //! step (a step sent twice would break the protocol's order).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -70,6 +70,8 @@ pub struct Controller {
     pub(crate) onboarding: Option<Arc<dyn Signer>>,
     pub(crate) roots: SigningRoots,
     pub(crate) certs: Option<Arc<ControllerCerts>>,
+    /// The controller was seen to sign with the certificate of now: what the former one signs is not its any more.
+    pub(crate) uses_new: Arc<AtomicBool>,
     pub(crate) uuid: Option<Uuid>,
     pub(crate) serial: String,
     pub(crate) soft_serial: String,
@@ -124,6 +126,7 @@ impl Controller {
             onboarding,
             roots: partition.signing_roots.clone(),
             certs: None,
+            uses_new: Arc::default(),
             uuid: None,
             serial: serial.trim().to_owned(),
             soft_serial: partition.soft_serial.clone(),
@@ -171,6 +174,10 @@ impl Controller {
     pub fn set_certs(&mut self, certs: Option<Arc<ControllerCerts>>) {
         if let Some(certs) = &certs {
             certain(&self.moment, Some(certs.signing().not_before()));
+            let known = self.certs.as_ref().map(|certs| certs.signing());
+            if known != Some(certs.signing()) {
+                self.uses_new = Arc::default();
+            }
         }
         self.certs = certs;
     }

@@ -14,7 +14,7 @@ use ring::signature::{
 };
 use thiserror::Error;
 
-use crate::certs::SigningCert;
+use crate::certs::{ControllerCerts, SigningCert};
 use crate::error::undecoded;
 use crate::pem::{PublicKey, sha256};
 use crate::signer::{Signer, SignerError};
@@ -121,6 +121,33 @@ pub fn open(bytes: &[u8], signer: &SigningCert) -> Result<Vec<u8>, EnvelopeError
         return Err(EnvelopeError::Signature);
     }
     Ok(payload)
+}
+
+/// Who signed an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignedWith {
+    /// The controller's certificate of now.
+    Present,
+    /// The one before it.
+    Former,
+}
+
+/// Opens an envelope of the controller. Between the moment that it announces a new signing certificate and the one that it
+/// uses it, it goes on with the former one: that is taken too if `former` says so.
+pub fn open_with(
+    bytes: &[u8],
+    certs: &ControllerCerts,
+    former: bool,
+) -> Result<(Vec<u8>, SignedWith), EnvelopeError> {
+    match (open(bytes, certs.signing()), certs.former()) {
+        (Err(unknown @ EnvelopeError::UnknownSender { .. }), Some(before)) if former => {
+            // The error that is told is about the certificate of now.
+            open(bytes, before)
+                .map(|payload| (payload, SignedWith::Former))
+                .map_err(|_| unknown)
+        }
+        (result, _) => result.map(|payload| (payload, SignedWith::Present)),
+    }
 }
 
 /// Opens an envelope without looking at who signed it: only for the controller's

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::Fault,
     id::{DeviceId, Digest},
+    security::EndingCert,
 };
 
 /// Where the device is on its way into its controller's hands.
@@ -115,6 +116,9 @@ pub struct ZedAgentStatus {
     /// Bumped by the controller when it wants every report again.
     #[serde(default)]
     pub controller_epoch: i64,
+    /// Certificates of the controller that end soon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ending_certs: Vec<EndingCert>,
     /// What is wrong with the channel or with the last config.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -20,6 +20,23 @@ pub enum ControllerCertKind {
     Intermediate,
     /// Exchanges keys for encrypted objects.
     EcdhExchange,
+}
+
+/// Certificates that end within this time are warned of: long enough for people who plan their work.
+pub const ENDS_SOON: SignedDuration = SignedDuration::from_hours(60 * 24);
+
+/// A certificate of the controller that ends soon, or has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct EndingCert {
+    /// What it is for.
+    pub kind: ControllerCertKind,
+    /// The controller's hash of it, hex.
+    pub hash: String,
+    /// When it ceases to be valid.
+    pub not_after: Timestamp,
+    /// It has.
+    pub has_ended: bool,
 }
 
 /// A verified certificate of the controller. Topic `zedagent/ControllerCert` (persistent),

@@ -7,6 +7,7 @@
 //! - [`Blocking`] is the same for code that cannot wait asynchronously (a TLS handshake that needs a
 //!   signature): every wait is bounded;
 //! - [`SoftKey`] is a P-256 key in memory, what tpmmgr keeps where there is no TPM;
+//! - [`DeviceExchange`] is what services decrypt secrets of the config with;
 //! - [`TpmError`] says why not, and whether asking again can help;
 //! - [`wire`] is the gRPC form (`proto/tpmmgr/tpmmgr.proto`) and the conversions.
 //!
@@ -16,6 +17,7 @@
 mod blocking;
 mod client;
 mod error;
+mod exchange;
 mod memory;
 mod pcr;
 mod soft;
@@ -25,6 +27,7 @@ pub mod wire;
 pub use blocking::Blocking;
 pub use client::{Client, SOCKET};
 pub use error::TpmError;
+pub use exchange::DeviceExchange;
 pub use memory::MemoryTpm;
 pub use pcr::{DigestOfPcr, PCRS_QUOTED, Pcr, PcrError, PcrSelection, PcrValues, extended};
 pub use soft::{SoftKey, SoftKeyError};

@@ -91,7 +91,11 @@ impl Hypervisor {
         })?;
         let client = Client::connect(&root)
             .map_err(|e| Failure::of(Code::SupervisorUnreachable, "supervisor", &e))?;
+        let tpm =
+            tpm::Client::connect(&root).map_err(|e| Failure::of(Code::CipherKey, "tpmmgr", &e))?;
+        let exchange = Arc::new(tpm::DeviceExchange(Arc::new(tpm)));
         Self::with(root, boot.clock, Arc::new(client), boot.dry_run)
+            .map(|world| world.with_exchange(exchange))
     }
 
     /// The same with any supervisor.

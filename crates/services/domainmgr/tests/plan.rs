@@ -6,13 +6,18 @@ mod fake;
 use std::time::Duration;
 
 use agent::{Clock, Runtime};
-use bus::{Bus, Publisher, Rows};
+use bus::{Bus, Object, Publisher, Rows, Topic};
 use jiff::Timestamp;
 use model::{
     code::Code,
     config_item::ConfigItemValueMap,
     domain::{DomainConfig, DomainPhase, DomainStatus},
-    topics::{CAPABILITIES, CONFIG_ITEMS, DOMAIN_CONFIG, DOMAIN_METRIC, DOMAIN_STATUS},
+    id::Digest,
+    security::{CipherBlock, CipherContext, ControllerCert, ControllerCertKind, Octets},
+    topics::{
+        CAPABILITIES, CIPHER_CONTEXT, CONFIG_ITEMS, CONTROLLER_CERT, DOMAIN_CONFIG, DOMAIN_METRIC,
+        DOMAIN_STATUS,
+    },
 };
 use proptest::prelude::*;
 use vmm::qmp::RunState;
@@ -78,6 +83,13 @@ impl Device {
         map.values.insert(name.to_owned(), value.to_owned());
         items.replace(&[("global".to_owned(), map)].into()).unwrap();
         items.set_ready().unwrap();
+    }
+
+    fn say<T: Object>(&self, topic: &Topic<T>, rows: &Rows<T>) {
+        let bus = self.bus.acting_as(topic.service());
+        let mut publisher = bus.publisher(topic).unwrap();
+        publisher.replace(rows).unwrap();
+        publisher.set_ready().unwrap();
     }
 
     async fn settle(&mut self) {
@@ -146,6 +158,56 @@ async fn a_guest_is_started_measured_stopped_and_forgotten() {
     assert_eq!(device.status(1), None);
     assert!(!device.fake.has_kept(app(1)));
     assert!(device.bus.read(&DOMAIN_METRIC).unwrap().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn trust_secret_user_data_waits_for_its_keys_and_encrypted_anew_is_the_same() {
+    let mut device = Device::new();
+    let secret = |context: &str, data: u8| DomainConfig {
+        secret_user_data: Some(CipherBlock {
+            context: context.to_owned(),
+            initial_value: Octets(vec![data; 16]),
+            cipher_data: Octets(vec![data; 40]),
+            clear_text_sha256: Digest([5; 32]),
+        }),
+        ..config(1)
+    };
+    device.want(&[secret("one", 1)]);
+    device.settle().await;
+    assert_eq!(device.fake.starts(app(1)), 0, "nobody knows its keys");
+    let context = |name: &str, cert: &str| {
+        let row = CipherContext {
+            id: name.to_owned(),
+            device_cert_hash: "00".repeat(16),
+            controller_cert_hash: cert.to_owned(),
+            fault: None,
+        };
+        (name.to_owned(), row)
+    };
+    device.say(&CIPHER_CONTEXT, &Rows::from([context("one", "c1")]));
+    device.say(&CONTROLLER_CERT, &Rows::new());
+    device.settle().await;
+    assert_eq!(device.fault(1), Some(Code::CipherContext));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![]).unwrap();
+    let cert = ControllerCert {
+        kind: ControllerCertKind::EcdhExchange,
+        pem: params.self_signed(&key).unwrap().pem(),
+        hash: "c1".to_owned(),
+        not_after: Timestamp::MAX,
+    };
+    device.say(&CONTROLLER_CERT, &Rows::from([("c1".to_owned(), cert)]));
+    device.settle().await;
+    assert!(device.is_running(1));
+    assert_eq!(device.fault(1), None);
+
+    // The controller has another key; the guest does not notice, not even when the service starts anew.
+    device.say(&CIPHER_CONTEXT, &Rows::from([context("two", "c2")]));
+    device.want(&[secret("two", 2)]);
+    device.restart();
+    device.pass(30).await;
+    assert!(device.is_running(1));
+    assert_eq!((device.fake.starts(app(1)), device.fault(1)), (1, None));
 }
 
 #[tokio::test(start_paused = true)]

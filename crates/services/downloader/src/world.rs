@@ -45,7 +45,10 @@ impl Shell {
         reason = "the runtime opens worlds asynchronously"
     )]
     pub async fn open(boot: Boot) -> Result<Self, Failure> {
-        let shell = Self::at(boot.root.clone());
+        let tpm = tpm::Client::connect(&boot.root)
+            .map_err(|e| Failure::of(Code::CipherKey, "tpmmgr", &e))?;
+        let exchange = tpm::DeviceExchange(Arc::new(tpm));
+        let shell = Self::at(boot.root.clone()).with_exchange(Arc::new(exchange));
         if !boot.dry_run {
             let made = DirBuilder::new()
                 .recursive(true)

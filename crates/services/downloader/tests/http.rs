@@ -13,6 +13,7 @@ use std::{
 };
 
 use agent::{Clock, Progress, Runtime, Settled, World};
+use api::common::EncryptionBlock;
 use bus::{Bus, Object, Rows, Topic};
 use downloader::{Do, Downloader, Limits, Order, Shell};
 use model::{
@@ -20,11 +21,15 @@ use model::{
     content::{DatastoreConfig, DatastoreKind, DownloadPhase, DownloaderConfig, DownloaderStatus},
     id::{DatastoreId, Digest},
     port::DeviceNetworkStatus,
+    security::{CipherBlock, CipherContext, ControllerCert, ControllerCertKind, Octets},
     topics::{
-        DATASTORE_CONFIG, DEVICE_NETWORK_STATUS, DOWNLOADER_CONFIG, DOWNLOADER_STATUS, VAULT_STATUS,
+        CIPHER_CONTEXT, CONTROLLER_CERT, DATASTORE_CONFIG, DEVICE_NETWORK_STATUS,
+        DOWNLOADER_CONFIG, DOWNLOADER_STATUS, VAULT_STATUS,
     },
     vault::VaultStatus,
 };
+use p256::pkcs8::DecodePrivateKey as _;
+use prost::Message as _;
 use server::{Manner, Store, pki, serve};
 use sha2::Digest as _;
 use uuid::Uuid;
@@ -382,4 +387,121 @@ async fn a_stalled_transfer_is_given_up_and_keeps_its_bytes() {
         .await
         .unwrap();
     assert_eq!(server.requests()[1], format!("/a {}", image.len() / 2));
+}
+
+/// The controller's side of a login, and the device's key.
+struct Secrets {
+    key: cipher::Key,
+    device_hash: [u8; 16],
+    controller: ControllerCert,
+    exchange: Arc<tpm::DeviceExchange>,
+    tpm: tpm::MemoryTpm,
+}
+
+impl Secrets {
+    fn new() -> Self {
+        let soft = |n: u8| tpm::SoftKey::from_bytes(&[n; 32]).unwrap();
+        let device = tpm::MemoryTpm::new(soft(1), soft(2), soft(3));
+        device.certify(tpm::CertificateKind::Ecdh, "the device's certificate");
+        let own = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![]).unwrap();
+        let pem = params.self_signed(&own).unwrap().pem();
+        let secret = p256::SecretKey::from_pkcs8_der(&own.serialize_der()).unwrap();
+        let peer = cipher::PeerKey::from_sec1(&soft(2).point()).unwrap();
+        Self {
+            key: cipher::Key::derive(&cipher::agree(&secret, &peer).unwrap()),
+            device_hash: cipher::pem_hash(b"the device's certificate"),
+            controller: ControllerCert {
+                kind: ControllerCertKind::EcdhExchange,
+                pem,
+                hash: "c0".to_owned(),
+                not_after: jiff::Timestamp::MAX,
+            },
+            exchange: Arc::new(tpm::DeviceExchange(Arc::new(device.clone()))),
+            tpm: device,
+        }
+    }
+
+    fn login(&self, user: &str, password: &str) -> CipherBlock {
+        let clear = EncryptionBlock {
+            ds_api_key: user.to_owned(),
+            ds_password: password.to_owned(),
+            ..EncryptionBlock::default()
+        };
+        let sealed = self.key.encrypt(&[7; 16], &clear.encode_to_vec());
+        CipherBlock {
+            context: "x".to_owned(),
+            initial_value: Octets(vec![7; 16]),
+            cipher_data: Octets(sealed.data),
+            clear_text_sha256: sealed.digest,
+        }
+    }
+
+    fn say(&self, device: &Device) {
+        let context = CipherContext {
+            id: "x".to_owned(),
+            device_cert_hash: hex::encode(self.device_hash),
+            controller_cert_hash: "c0".to_owned(),
+            fault: None,
+        };
+        say(&device.bus, &CIPHER_CONTEXT, [("x".to_owned(), context)]);
+        let row = ("c0".to_owned(), self.controller.clone());
+        say(&device.bus, &CONTROLLER_CERT, [row]);
+    }
+}
+
+#[tokio::test]
+async fn trust_a_login_is_decrypted_for_the_fetch_and_is_nowhere_else() {
+    let secrets = Secrets::new();
+    let mut device = Device::new();
+    let shell = Shell::at(device.dir.path().to_owned()).with_exchange(secrets.exchange.clone());
+    device.runtime = Runtime::new(
+        device.bus.acting_as("downloader"),
+        shell,
+        Clock::real(Duration::ZERO),
+        1,
+    );
+    let server = Arc::new(Store::default());
+    let image = image(3);
+    server.put("a", &image, Manner::Login("Basic aGFuczpDQU5BUlktcGVhcg=="));
+    let (root, tls) = pki();
+    let address = serve(&server, Some(tls)).await;
+    let mut with_login = store(1, DatastoreKind::Https, address);
+    with_login.certificates_pem = vec![root];
+    with_login.credentials = Some(secrets.login("hans", "CANARY-pear"));
+    device.stores(vec![with_login.clone()]);
+    device.ask(vec![file(&image, "a", &[1])]);
+    device.settle().await;
+    assert!(server.requests().is_empty(), "no keys yet: it waits");
+
+    secrets.tpm.set_unreachable(true);
+    secrets.say(&device);
+    device.settle().await;
+    let fault = device.told(sha256(&image)).fault.unwrap();
+    assert_eq!(
+        (fault.code, fault.transient),
+        (Code::CipherKey, true),
+        "{fault:?}"
+    );
+
+    secrets.tpm.set_unreachable(false);
+    // Encrypted with another key, which only the digest tells.
+    let other = Secrets::new();
+    with_login.credentials = Some(other.login("hans", "CANARY-pear"));
+    device.stores(vec![with_login.clone()]);
+    device.settle().await;
+    let fault = device.told(sha256(&image)).fault.unwrap();
+    assert_eq!(fault.code, Code::CipherBlock, "{fault:?}");
+    assert!(server.requests().is_empty());
+
+    with_login.credentials = Some(secrets.login("hans", "CANARY-pear"));
+    device.stores(vec![with_login]);
+    device.settle().await;
+    let row = device.told(sha256(&image));
+    assert!(
+        matches!(row.phase, DownloadPhase::Downloaded { .. }),
+        "{row:?}"
+    );
+    let published = format!("{row:?}{:?}", device.bus.read(&DATASTORE_CONFIG).unwrap());
+    assert!(!published.contains("CANARY") && !published.contains("hans"));
 }

@@ -18,8 +18,9 @@ use model::{
         APP_INSTANCE_STATUS, APP_NETWORK_STATUS, CAPABILITIES, CONFIG_ITEMS, CONTENT_TREE_STATUS,
         DELIVERY_JOURNAL, DEVICE_NETWORK_STATUS, DEVICE_PORT_CONFIG_LIST, DISK_METRIC,
         DOMAIN_METRIC, DOMAIN_STATUS, NETWORK_INSTANCE_STATUS, NETWORK_METRICS, NODE_AGENT_STATUS,
-        ONBOARDING_STATUS, SERVICE_STATUS, VOLUME_STATUS, ZEDAGENT_STATUS,
+        ONBOARDING_STATUS, SERVICE_STATUS, VAULT_STATUS, VOLUME_STATUS, ZEDAGENT_STATUS,
     },
+    vault::VaultStatus,
     volume::{DiskMetric, VolumeStatus},
 };
 
@@ -39,6 +40,8 @@ pub struct Desired {
     pub network: Option<DeviceNetworkStatus>,
     /// Sets of ports with their test results.
     pub port_configs: Option<DevicePortConfigList>,
+    /// The encrypted part of the disk.
+    pub vault: Option<VaultStatus>,
     /// What the device can run.
     pub capabilities: Option<Capabilities>,
     /// The device's disk.
@@ -82,6 +85,7 @@ impl Desired {
             node,
             network,
             port_configs,
+            vault,
             capabilities,
             disk,
             services,
@@ -110,6 +114,7 @@ impl Desired {
             && *node == other.node
             && *network == other.network
             && *port_configs == other.port_configs
+            && *vault == other.vault
             && *capabilities == other.capabilities
             && *disk == other.disk
             && *network_metrics == other.network_metrics
@@ -127,6 +132,7 @@ impl Desired {
             node: one(tables, &NODE_AGENT_STATUS, "nodeagent"),
             network: one(tables, &DEVICE_NETWORK_STATUS, "global"),
             port_configs: one(tables, &DEVICE_PORT_CONFIG_LIST, "global"),
+            vault: one(tables, &VAULT_STATUS, "vault"),
             capabilities: one(tables, &CAPABILITIES, "global"),
             disk: one(tables, &DISK_METRIC, "global"),
             services: tables.peek(&SERVICE_STATUS),

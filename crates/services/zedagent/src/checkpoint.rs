@@ -25,6 +25,8 @@ const RESERVED_SIZE: u64 = 512 * 1024;
 
 /// The file with the controller's certificates.
 pub(crate) const CERTS: &str = "controllercerts";
+/// Those before them.
+pub(crate) const FORMER_CERTS: &str = "controllercerts.bak";
 /// The config last taken.
 pub(crate) const LAST: &str = "lastconfig";
 /// The config that proved itself.
@@ -64,7 +66,10 @@ pub fn saved_config(
     let payload = match (version, certs) {
         (ApiVersion::V1, _) => bytes.to_vec(),
         (ApiVersion::V2, Some(certs)) => {
-            envelope::open(bytes, certs.signing()).map_err(|e| e.to_string())?
+            // It may have been saved before the controller signed with another certificate.
+            let (payload, _) =
+                envelope::open_with(bytes, certs, true).map_err(|e| e.to_string())?;
+            payload
         }
         (ApiVersion::V2, None) => {
             return Err("the controller's certificates are not known".to_owned());

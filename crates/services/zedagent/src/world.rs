@@ -27,7 +27,7 @@ use tracing::warn;
 
 use crate::{
     Desired, Step, Zedagent,
-    checkpoint::{self, BACKUP, CERTS, Checkpoint, LAST},
+    checkpoint::{self, BACKUP, CERTS, Checkpoint, FORMER_CERTS, LAST},
     facts::{Asked, AttestStep, CertsWanted, Facts, Moment, Name, Partition, Saved},
     failure::of_call,
 };
@@ -223,8 +223,15 @@ impl Evc {
             return;
         };
         let now = controller.when(self.clock.now());
-        match ControllerCerts::verify(&bytes, controller.signing_roots(), now) {
+        let verify = |bytes: &[u8]| ControllerCerts::verify(bytes, controller.signing_roots(), now);
+        match verify(&bytes) {
             Ok(certs) => {
+                // Those before them may be there, and may have ended since.
+                let former = self.checkpoint.read(FORMER_CERTS);
+                let certs = match former.and_then(|bytes| verify(&bytes).ok()) {
+                    Some(former) => certs.after(&former),
+                    None => certs,
+                };
                 state.facts.certs = rows(&certs);
                 controller.set_certs(Some(Arc::new(certs)));
             }
@@ -279,7 +286,18 @@ impl Evc {
         state.facts.last_contact = Some(self.clock.now());
         let bytes = answer.value.bytes().to_vec();
         if let Some(controller) = state.controller.as_mut() {
-            controller.set_certs(Some(Arc::new(answer.value)));
+            let certs = match controller.controller_certs() {
+                Some(known) if known.differs_from(&answer.value) => {
+                    // Before the new ones: the saved config may be signed with a former one.
+                    if let Err(error) = self.checkpoint.write(FORMER_CERTS, known.bytes()) {
+                        warn!(%error, "the controller's former certificates are not kept");
+                    }
+                    answer.value.after(known)
+                }
+                Some(known) => Arc::unwrap_or_clone(Arc::clone(known)),
+                None => answer.value,
+            };
+            controller.set_certs(Some(Arc::new(certs)));
         }
         state.unsaved.insert(CERTS, bytes);
         self.save(&mut state);
@@ -336,7 +354,15 @@ impl Evc {
         device: DeviceId,
     ) -> Result<(), Failure> {
         let object = "config";
-        let result = self.controller(object)?.config(hash, token).await;
+        let mut result = self.controller(object)?.config(hash, token).await;
+        let wanted = self.state().facts.certs_for.clone();
+        if result.as_ref().is_err_and(missed_cert)
+            && let Some(wanted) = wanted
+            && self.fetch_certs(wanted).await.is_ok()
+        {
+            // It signs with another certificate than it told: with that one this request is not lost.
+            result = self.controller(object)?.config(hash, token).await;
+        }
         let moment = self.moment();
         let asked = Asked {
             number,
@@ -461,11 +487,7 @@ impl Evc {
     }
 
     fn note_cert_miss(&self, error: &controller::Failure) {
-        let missed = matches!(
-            error.status(),
-            controller::SenderStatus::CertMiss | controller::SenderStatus::CertInvalid
-        );
-        if missed {
+        if missed_cert(error) {
             self.state().facts.cert_missed();
         }
     }
@@ -514,6 +536,14 @@ fn hardware_serial() -> String {
     std::fs::read_to_string("/sys/class/dmi/id/product_serial")
         .map(|s| s.trim().to_owned())
         .unwrap_or_default()
+}
+
+/// Whether the answer was signed or sent with a certificate that we do not have.
+fn missed_cert(error: &controller::Failure) -> bool {
+    matches!(
+        error.status(),
+        controller::SenderStatus::CertMiss | controller::SenderStatus::CertInvalid
+    )
 }
 
 fn rows(certs: &ControllerCerts) -> Vec<ControllerCert> {

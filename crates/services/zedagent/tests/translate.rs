@@ -295,6 +295,149 @@ fn a_bad_property_keeps_its_last_good_value() {
     );
 }
 
+/// A config in which the datastore has a login and the app has secret user data.
+fn with_secrets(change: impl FnOnce(&mut Value)) -> Translated {
+    with(|c| {
+        let block = json!({"cipherContextId": "ctx", "initialValue": "AAAAAAAAAAAAAAAAAAAAAA==",
+            "cipherData": "c2VjcmV0", "clearTextSha256": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="});
+        c["cipherContexts"] = json!([{"contextId": "ctx", "hashScheme": "HASH_ALGORITHM_SHA256_16BYTES",
+            "keyExchangeScheme": "KEA_ECDH", "encryptionScheme": "SA_AES_256_CFB",
+            "deviceCertHash": "AAAAAAAAAAAAAAAAAAAAAA==",
+            "controllerCertHash": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}]);
+        c["datastores"][0]["cipherData"] = block.clone();
+        c["apps"][0]["cipherData"] = block;
+        change(c);
+    })
+}
+
+#[test]
+fn trust_secrets_are_carried_on_as_they_came() {
+    let t = with_secrets(|_| {});
+    assert_eq!(faults(&t), []);
+    let context = &t.cipher_contexts["ctx"];
+    assert_eq!(context.device_cert_hash, "00".repeat(16));
+    assert_eq!(context.controller_cert_hash, "01".repeat(32));
+    let login = t.datastores[DATASTORE].credentials.as_ref().unwrap();
+    assert_eq!(
+        (login.context.as_str(), login.cipher_data.0.as_slice()),
+        ("ctx", &b"secret"[..])
+    );
+    let app = &t.apps[APP];
+    assert_eq!(app.user_data, "", "the old form beside it is not used");
+    assert!(app.secret_user_data.as_ref().unwrap().is_same_secret(login));
+}
+
+#[test]
+fn trust_bad_secrets_are_faults_of_what_has_them() {
+    let large = |bytes: usize| {
+        json!(base64::Engine::encode(
+            &base64::engine::general_purpose::STANDARD,
+            vec![0; bytes]
+        ))
+    };
+    let table: [(&str, Value, Code, &str); 9] = [
+        (
+            "/datastores/0/cipherData/cipherContextId",
+            json!("none"),
+            Code::CipherContext,
+            "no cipher context \"none\"",
+        ),
+        (
+            "/cipherContexts/0/keyExchangeScheme",
+            json!("KEA_NONE"),
+            Code::CipherContext,
+            "key exchange scheme 0",
+        ),
+        (
+            "/cipherContexts/0/encryptionScheme",
+            json!("SA_NONE"),
+            Code::CipherContext,
+            "encryption scheme 0",
+        ),
+        (
+            "/cipherContexts/0/hashScheme",
+            json!("HASH_ALGORITHM_INVALID"),
+            Code::CipherContext,
+            "hash scheme 0",
+        ),
+        (
+            "/cipherContexts/0/deviceCertHash",
+            json!("AAAA"),
+            Code::CipherContext,
+            "device's certificate has 3 bytes",
+        ),
+        (
+            "/datastores/0/cipherData/initialValue",
+            json!("AAAA"),
+            Code::CipherBlock,
+            "initialValue has 3 bytes",
+        ),
+        (
+            "/datastores/0/cipherData/cipherData",
+            json!(""),
+            Code::CipherBlock,
+            "it is empty",
+        ),
+        (
+            "/datastores/0/cipherData/cipherData",
+            large((64 << 10) + 1),
+            Code::CipherBlock,
+            "65537 bytes",
+        ),
+        (
+            "/datastores/0/cipherData/clearTextSha256",
+            json!("AAAA"),
+            Code::CipherBlock,
+            "clearTextSha256 has 3 bytes",
+        ),
+    ];
+    for (place, value, code, text) in table {
+        let t = with_secrets(|c| *c.pointer_mut(place).unwrap() = value);
+        let fault = t.datastores[DATASTORE].fault.as_ref().unwrap();
+        assert_eq!(fault.code, code, "{place}");
+        assert!(fault.text.contains(text), "{place}: {}", fault.text);
+        assert_eq!(t.datastores[DATASTORE].credentials, None);
+    }
+    let large = with_secrets(|c| c["apps"][0]["cipherData"]["cipherData"] = large((2 << 20) + 1));
+    assert_eq!(
+        large.apps[APP].fault.as_ref().unwrap().code,
+        Code::CipherBlock
+    );
+    assert_eq!(large.datastores[DATASTORE].fault, None, "the others go on");
+    let plain = with(|c| c["datastores"][0]["password"] = json!("p"));
+    let fault = plain.datastores[DATASTORE].fault.as_ref().unwrap();
+    assert_eq!(fault.code, Code::CipherPlain);
+    assert!(
+        !serde_json::to_string(&plain.datastores)
+            .unwrap()
+            .contains("\"p\"")
+    );
+}
+
+#[test]
+fn trust_wireless_logins_are_carried_encrypted_or_not_at_all() {
+    let t = with_secrets(|c| {
+        let block = c["apps"][0]["cipherData"].clone();
+        c["networks"] = json!([{"id": NETWORK, "ip": {"dhcp": "Client"}, "wireless": {"wifiCfg": [
+            {"wifiSSID": "shop", "priority": 3, "cipherData": block},
+            {"wifiSSID": "yard", "identity": "i", "password": "CANARY"}]}}]);
+        c["systemAdapterList"] = json!([{"name": "wlan0", "uplink": true, "networkUUID": NETWORK}]);
+    });
+    let ports = t.ports.as_ref().unwrap();
+    assert_eq!(
+        ports.fault, None,
+        "the device must not lose its way to the controller"
+    );
+    let [shop, yard] = ports.ports[0].wireless.as_slice() else {
+        panic!("{ports:?}")
+    };
+    assert_eq!((shop.name.as_str(), shop.priority), ("shop", 3));
+    assert!(shop.credentials.is_some() && yard.credentials.is_none());
+    let codes: Vec<Code> = t.faults.iter().map(|f| f.code).collect();
+    assert_eq!(codes, [Code::CipherPlain], "{:?}", t.faults);
+    assert!(!serde_json::to_string(ports).unwrap().contains("CANARY"));
+}
+
 proptest! {
     /// Bytes that happen to decode never make it panic.
     #[test]

@@ -10,8 +10,8 @@ use api::attest::{
     AttestStorageKeys, AttestVolumeKey, ZAttestQuote, ZAttestReq, ZAttestReqType, ZAttestResponse,
 };
 use api::auth::AuthContainer;
-use api::certs::{ZCert, ZCertType, ZControllerCert};
-use api::config::{ConfigRequest, ConfigResponse};
+use api::certs::{ZCert, ZCertType};
+use api::config::ConfigResponse;
 use api::info::{ZInfoApp, ZInfoMsg, z_info_msg::InfoContent};
 use api::uuid::{UuidRequest, UuidResponse};
 use evc::admin::{Apply, Claim, Client, ClientError, DeviceOrder, LogQuery, MessageQuery};
@@ -19,52 +19,10 @@ use evc::decide::messages::Kind;
 use http::Method;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
-use support::{Device, Identity, PROTO, Reply, World};
+use support::{
+    Device, Identity, PROTO, Reply, World, attest, attested, config_request, signing_pem,
+};
 use uuid::Uuid;
-
-async fn signing_pem(world: &World) -> String {
-    let reply = world
-        .call(Method::GET, "/api/v2/edgedevice/certs", vec![], "", None)
-        .await;
-    assert_eq!(reply.status, 200);
-    assert_eq!(reply.headers["content-type"], PROTO);
-    let container = AuthContainer::decode(reply.body.as_slice()).unwrap();
-    let payload = container.protected_payload.unwrap().payload;
-    let certs = ZControllerCert::decode(payload.as_slice()).unwrap().certs;
-    let signing: Vec<_> = certs.iter().filter(|c| c.r#type == 1).collect();
-    assert_eq!(signing.len(), 1);
-    String::from_utf8(signing[0].cert.clone()).unwrap()
-}
-
-fn attest(req_type: ZAttestReqType) -> ZAttestReq {
-    ZAttestReq {
-        req_type: req_type.into(),
-        ..ZAttestReq::default()
-    }
-}
-
-async fn attested(world: &World, device: &Device, pem: &str) -> Vec<u8> {
-    let path = device.path("attest");
-    let nonce = world
-        .post(&path, device.seal(&attest(ZAttestReqType::AttestReqNonce)))
-        .await;
-    assert_eq!(nonce.status, 201);
-    assert_eq!(
-        nonce
-            .opened::<ZAttestResponse>(pem)
-            .nonce
-            .unwrap()
-            .nonce
-            .len(),
-        32
-    );
-    let mut quote = attest(ZAttestReqType::AttestReqQuote);
-    quote.quote = Some(ZAttestQuote::default());
-    let answer = world.post(&path, device.seal(&quote)).await;
-    let answer = answer.opened::<ZAttestResponse>(pem).quote_resp.unwrap();
-    assert_eq!(answer.response, 1);
-    answer.integrity_token
-}
 
 fn app_info(device: &Device, app: &str) -> ZInfoMsg {
     ZInfoMsg {
@@ -74,13 +32,6 @@ fn app_info(device: &Device, app: &str) -> ZInfoMsg {
             ..ZInfoApp::default()
         })),
         ..ZInfoMsg::default()
-    }
-}
-
-fn config_request(hash: &str, token: &[u8]) -> ConfigRequest {
-    ConfigRequest {
-        config_hash: hash.to_owned(),
-        integrity_token: token.to_vec(),
     }
 }
 

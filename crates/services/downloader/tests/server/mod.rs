@@ -26,6 +26,8 @@ pub enum Manner {
     Hang,
     /// In small pieces with pauses.
     Slowly,
+    /// To whom sends this `Authorization`.
+    Login(&'static str),
 }
 
 #[derive(Debug, Default)]
@@ -58,7 +60,8 @@ impl Store {
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await?);
         }
-        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let sent = String::from_utf8_lossy(&head).into_owned();
+        let head = sent.to_ascii_lowercase();
         let path = head
             .split_whitespace()
             .nth(1)
@@ -80,6 +83,13 @@ impl Store {
                 .write_all(b"HTTP/1.1 404 no\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
                 .await;
         };
+        if let Manner::Login(login) = manner
+            && !sent.contains(&format!("uthorization: {login}\r\n"))
+        {
+            return stream
+                .write_all(b"HTTP/1.1 401 no\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                .await;
+        }
         let body = &bytes[start.unwrap_or(0)..];
         let status = match start {
             Some(start) => {
@@ -97,7 +107,7 @@ impl Store {
         );
         stream.write_all(head.as_bytes()).await?;
         match manner {
-            Manner::Well => stream.write_all(body).await?,
+            Manner::Well | Manner::Login(_) => stream.write_all(body).await?,
             Manner::CutOnce => {
                 stream.write_all(&body[..body.len() / 2]).await?;
                 self.put(path.trim_start_matches('/'), &bytes, Manner::Well);

@@ -1,15 +1,19 @@
 //! The device as a whole.
 
 use api::info::{
-    BootReason as WireBootReason, Capabilities, DevicePort, DevicePortStatus, SystemAdapterInfo,
-    ZDeviceState, ZInfoAppInstance, ZInfoConfigItem, ZInfoConfigItemStatus, ZInfoDevSw,
-    ZInfoDevice, ZInfoDns, ZInfoNetwork, ZInfoTypes, z_info_msg::InfoContent,
+    BootReason as WireBootReason, Capabilities, CertInfo, CertStatus, DataSecAtRest,
+    DataSecAtRestStatus, DevicePort, DevicePortStatus, ErrorInfo, PcrStatus, Severity,
+    SystemAdapterInfo, VaultInfo, ZDeviceState, ZInfoAppInstance, ZInfoConfigItem,
+    ZInfoConfigItemStatus, ZInfoDevSw, ZInfoDevice, ZInfoDns, ZInfoNetwork, ZInfoTypes,
+    z_info_msg::InfoContent,
 };
 use model::{
     config_item::{ConfigItemValueMap, spec},
     domain::Accelerator,
     node::{BootReason, DeviceOperationKind, DevicePhase, NodeAgentStatus},
     port::{DevicePortConfigList, DpcEntry, PortAddressing, PortStatus},
+    security::{ControllerCertKind, EndingCert},
+    vault::{UnlockMethod, VaultPhase, VaultStatus},
 };
 
 use super::{Content, System, error, time};
@@ -84,9 +88,87 @@ pub(super) fn info(desired: &Desired, system: &System) -> Content {
             io_virtualization: false,
         }),
         state: state(&node).into(),
+        data_sec_at_rest_info: desired.vault.as_ref().map(data_at_rest),
+        enrolled_certs: desired
+            .zedagent
+            .iter()
+            .flat_map(|z| &z.ending_certs)
+            .map(ending_cert)
+            .collect(),
         ..ZInfoDevice::default()
     };
     Content::new(ZInfoTypes::ZiDevice, InfoContent::Dinfo(dinfo), false)
+}
+
+/// Whether who steals the disk can read it.
+fn data_at_rest(vault: &VaultStatus) -> DataSecAtRest {
+    let status = match (vault.phase, &vault.fault) {
+        (VaultPhase::Open, _) => DataSecAtRestStatus::DatasecAtRestEnabled,
+        (VaultPhase::Locked, Some(_)) => DataSecAtRestStatus::DatasecAtRestError,
+        (VaultPhase::Locked, None) => DataSecAtRestStatus::DatasecAtRestUnknown,
+        (VaultPhase::Disabled, _) => DataSecAtRestStatus::DatasecAtRestDisabled,
+    };
+    let info = match (vault.phase, vault.unlocked_by) {
+        (VaultPhase::Locked, _) => "locked",
+        (VaultPhase::Disabled, _) if vault.fault.is_none() => {
+            "not encrypted: the device has no TPM"
+        }
+        (VaultPhase::Disabled, _) => "not encrypted",
+        (VaultPhase::Open, Some(UnlockMethod::Sealed)) => "opened by the TPM",
+        (VaultPhase::Open, Some(UnlockMethod::Expected)) => {
+            "opened by the TPM, as expected of an update"
+        }
+        (VaultPhase::Open, Some(UnlockMethod::Controller)) => {
+            "opened by the controller's copy of the key"
+        }
+        (VaultPhase::Open, Some(UnlockMethod::Created)) => "made",
+        (VaultPhase::Open, None) => "open",
+    };
+    let pcr_status = match (vault.phase, vault.sealed) {
+        (VaultPhase::Open, true) => PcrStatus::PcrEnabled,
+        (VaultPhase::Open, false) | (VaultPhase::Disabled, _) => PcrStatus::PcrDisabled,
+        (VaultPhase::Locked, _) => PcrStatus::PcrUnknown,
+    };
+    DataSecAtRest {
+        status: status.into(),
+        info: info.to_owned(),
+        vault_list: vec![VaultInfo {
+            name: "Application Data Store".to_owned(),
+            status: status.into(),
+            vault_err: vault.fault.as_ref().map(error),
+            pcr_status: pcr_status.into(),
+        }],
+    }
+}
+
+/// Of the controller's own certificates those that end soon: whoever looks after it is told before devices turn away.
+fn ending_cert(cert: &EndingCert) -> CertInfo {
+    let kind = match cert.kind {
+        ControllerCertKind::Signing => "signing",
+        ControllerCertKind::Intermediate => "intermediate",
+        ControllerCertKind::EcdhExchange => "key exchange",
+    };
+    let (status, ends) = if cert.has_ended {
+        (CertStatus::Expired, "has ended")
+    } else {
+        (CertStatus::RenewalPending, "ends")
+    };
+    CertInfo {
+        cert_enrollment_profile_name: format!("controller: {kind}"),
+        expiration_timestamp: Some(time(cert.not_after)),
+        sha256_fingerprint: cert.hash.clone(),
+        status: status.into(),
+        err: Some(ErrorInfo {
+            description: format!(
+                "the controller's {kind} certificate {ends} on {}: rotate it (`evc pki rotate`); the device fetches the new one by itself",
+                cert.not_after.strftime("%F")
+            ),
+            timestamp: Some(time(cert.not_after)),
+            severity: Severity::Warning.into(),
+            ..ErrorInfo::default()
+        }),
+        ..CertInfo::default()
+    }
 }
 
 fn is_going_down(node: &NodeAgentStatus) -> bool {

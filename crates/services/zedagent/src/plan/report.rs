@@ -13,7 +13,7 @@ use model::{
     network::NetworkInstanceConfig,
     node::{ConfigSource, OnboardPhase, OnboardingStatus, ZedAgentStatus},
     port::DevicePortConfig,
-    security::{CipherContext, ControllerCert},
+    security::{CipherContext, ControllerCert, ENDS_SOON, EndingCert},
     topics::{
         APP_INSTANCE_CONFIG, CIPHER_CONTEXT, CONFIG_ITEMS, CONTENT_TREE_CONFIG, CONTROLLER_CERT,
         DATASTORE_CONFIG, DEVICE_PORT_CONFIG, NETWORK_INSTANCE_CONFIG, ONBOARDING_STATUS,
@@ -218,8 +218,24 @@ fn status(turn: &Turn<'_, Zedagent>) -> ZedAgentStatus {
         attest: facts.attest.phase(),
         operations: content.map_or(Vec::new(), |c| c.operations.clone()),
         controller_epoch: content.map_or(0, |c| c.controller_epoch),
+        ending_certs: ending(&facts.certs, turn.now),
         fault,
     }
+}
+
+/// Those that people should replace. Intermediates last as long as the root.
+fn ending(certs: &[ControllerCert], now: Timestamp) -> Vec<EndingCert> {
+    let soon = now.checked_add(ENDS_SOON).unwrap_or(Timestamp::MAX);
+    certs
+        .iter()
+        .filter(|cert| cert.not_after <= soon)
+        .map(|cert| EndingCert {
+            kind: cert.kind,
+            hash: cert.hash.clone(),
+            not_after: cert.not_after,
+            has_ended: cert.not_after <= now,
+        })
+        .collect()
 }
 
 /// Otherwise every poll would write a row and wake every reader of it.

@@ -98,11 +98,17 @@ pub(super) struct PkiArgs {
 pub(super) enum PkiCommand {
     /// What is there and how long it lasts
     Show,
-    /// Make new server, signing and exchange certificates (restart the controller after it)
+    /// Make new server, signing and exchange certificates and use them at once
     Renew {
         /// More names and addresses of the controller
         #[arg(long)]
         san: Vec<String>,
+    },
+    /// Make new signing and exchange certificates, tell the devices, and use them later
+    Rotate {
+        /// Seconds until they are used: longer than devices take from one request for their configuration to the next
+        #[arg(long, default_value_t = 600)]
+        overlap: u64,
     },
 }
 

@@ -1,6 +1,7 @@
 //! Commands that work on the controller's own files.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,8 +35,15 @@ pub(super) fn pki(args: &PkiArgs) -> anyhow::Result<()> {
         PkiCommand::Renew { san } => {
             let names = pki::renew(&args.dir, san)?;
             line(&format!(
-                "renewed for {}; restart the controller to use the new certificates",
+                "renewed for {}; a running controller uses them within seconds",
                 names.join(", ")
+            ))
+        }
+        PkiCommand::Rotate { overlap } => {
+            let from = pki::rotate(&args.dir, Duration::from_secs(*overlap))?;
+            let from = jiff::Timestamp::from_second(from).unwrap_or_default();
+            line(&format!(
+                "devices are told of new signing and exchange certificates; they are used from {from} on"
             ))
         }
     }
@@ -48,11 +56,17 @@ fn show(args: &PkiArgs) -> anyhow::Result<()> {
         "intermediate.cert.pem",
         "server.cert.pem",
         "signing.cert.pem",
+        "signing.former.cert.pem",
         "ecdh.cert.pem",
+        "ecdh.former.cert.pem",
     ];
     let mut rows = Vec::new();
     for name in names {
         let path = folder.join(name);
+        // Of a controller that never rotated.
+        if name.contains(".former.") && !path.exists() {
+            continue;
+        }
         let pem = fs::read(&path).with_context(|| path.display().to_string())?;
         let (_, block) =
             x509_parser::pem::parse_x509_pem(&pem).with_context(|| path.display().to_string())?;

@@ -91,8 +91,8 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<Made, PkiError> {
     Ok(Made { pki, device, sans })
 }
 
-/// Makes new server, signing and key exchange certificates with new keys; `sans` are added to the
-/// names of the old server certificate. Devices fetch them at the next change of configuration.
+/// Makes new server, signing and key exchange certificates with new keys, to be used at once; `sans` are added to the
+/// names of the old server certificate. Devices fetch them when they meet them.
 pub fn renew(dir: &Path, sans: &[String]) -> Result<Vec<String>, PkiError> {
     let pki = dir.join(FOLDER);
     let mut names: Vec<String> = super::read(&pki.join("sans"))?
@@ -106,8 +106,40 @@ pub fn renew(dir: &Path, sans: &[String]) -> Result<Vec<String>, PkiError> {
     }
     check_names(&names)?;
     put(&pki.join("sans"), &(names.join("\n") + "\n"), 0o644)?;
+    keep_former(&pki)?;
+    // A rotation that is under way is over.
+    put(&pki.join(super::ROTATION), "0\n", 0o644)?;
     leaves(&pki, &names)?;
     Ok(names)
+}
+
+/// Makes new signing and key exchange certificates, and keeps the former ones. Devices are told of the new ones at once; the
+/// former ones are used for another `overlap`, so that each device has fetched the new ones before it needs them.
+/// Gives the second since 1970 from which on the new ones are used.
+pub fn rotate(dir: &Path, overlap: std::time::Duration) -> Result<i64, PkiError> {
+    let pki = dir.join(FOLDER);
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let wait = i64::try_from(overlap.as_secs()).unwrap_or(i64::MAX);
+    let from = now.saturating_add(wait);
+    let first = super::read(&pki.join("sans"))?;
+    let first = first.lines().next().unwrap_or_default();
+    keep_former(&pki)?;
+    put(&pki.join(super::ROTATION), &format!("{from}\n"), 0o644)?;
+    for leaf in LEAVES.iter().filter(|leaf| !leaf.is_server) {
+        make_leaf(&pki, leaf, first, &[])?;
+    }
+    Ok(from)
+}
+
+/// What a controller loads is complete at every moment, also when it is stopped between two files of the new ones.
+fn keep_former(pki: &Path) -> Result<(), PkiError> {
+    for name in ["signing", "ecdh"] {
+        for (part, mode) in [("key", 0o600), ("cert", 0o644)] {
+            let text = super::read(&pki.join(format!("{name}.{part}.pem")))?;
+            put(&pki.join(format!("{name}.former.{part}.pem")), &text, mode)?;
+        }
+    }
+    Ok(())
 }
 
 /// A new self-signed onboarding certificate and its key, both PEM.
@@ -122,41 +154,71 @@ pub fn new_onboarding(name: &str) -> Result<(String, String), PkiError> {
     Ok((cert.pem(), onboard_key.serialize_pem()))
 }
 
+/// One of the certificates that are made anew now and then.
+struct Leaf {
+    name: &'static str,
+    usage: KeyUsagePurpose,
+    is_server: bool,
+}
+
+const LEAVES: [Leaf; 3] = [
+    Leaf {
+        name: "server",
+        usage: KeyUsagePurpose::DigitalSignature,
+        is_server: true,
+    },
+    Leaf {
+        name: "signing",
+        usage: KeyUsagePurpose::DigitalSignature,
+        is_server: false,
+    },
+    Leaf {
+        name: "ecdh",
+        usage: KeyUsagePurpose::KeyAgreement,
+        is_server: false,
+    },
+];
+
 fn leaves(pki: &Path, sans: &[String]) -> Result<(), PkiError> {
+    for leaf in &LEAVES {
+        make_leaf(pki, leaf, &sans[0], sans)?;
+    }
+    Ok(())
+}
+
+fn make_leaf(pki: &Path, leaf: &Leaf, of: &str, sans: &[String]) -> Result<(), PkiError> {
+    let Leaf {
+        name,
+        usage,
+        is_server,
+    } = leaf;
     let ca_pem = super::read(&pki.join("intermediate.cert.pem"))?;
     let ca_key = KeyPair::from_pem(&super::read(&pki.join("intermediate.key.pem"))?)
         .map_err(|e| make_error("intermediate", e))?;
     let issuer =
         Issuer::from_ca_cert_pem(&ca_pem, &ca_key).map_err(|e| make_error("intermediate", e))?;
 
-    // serverAuth on all three: devices verify signing and exchange certificates with the usual
-    // rules of a TLS server certificate.
-    for (name, usage, is_server) in [
-        ("server", KeyUsagePurpose::DigitalSignature, true),
-        ("signing", KeyUsagePurpose::DigitalSignature, false),
-        ("ecdh", KeyUsagePurpose::KeyAgreement, false),
-    ] {
-        let leaf_key = key(name)?;
-        let mut params = base(&format!("EVC {name} of {}", sans[0]), LEAF_DAYS);
-        params.key_usages = vec![usage];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-        if is_server {
-            params.subject_alt_names = CertificateParams::new(sans.to_vec())
-                .map_err(|e| make_error(name, e))?
-                .subject_alt_names;
-        }
-        let cert = params
-            .signed_by(&leaf_key, &issuer)
-            .map_err(|e| make_error(name, e))?;
-        put(&pki.join(format!("{name}.cert.pem")), &cert.pem(), 0o644)?;
-        put(
-            &pki.join(format!("{name}.key.pem")),
-            &leaf_key.serialize_pem(),
-            0o600,
-        )?;
+    let leaf_key = key(name)?;
+    let mut params = base(&format!("EVC {name} of {of}"), LEAF_DAYS);
+    params.key_usages = vec![*usage];
+    // On all three: devices verify signing and exchange certificates with the usual rules of a TLS server certificate.
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    if *is_server {
+        params.subject_alt_names = CertificateParams::new(sans.to_vec())
+            .map_err(|e| make_error(name, e))?
+            .subject_alt_names;
     }
-    Ok(())
+    let cert = params
+        .signed_by(&leaf_key, &issuer)
+        .map_err(|e| make_error(name, e))?;
+    // Key first: a certificate whose key is another one is not loaded.
+    put(
+        &pki.join(format!("{name}.key.pem")),
+        &leaf_key.serialize_pem(),
+        0o600,
+    )?;
+    put(&pki.join(format!("{name}.cert.pem")), &cert.pem(), 0o644)
 }
 
 fn base(common_name: &str, days: i64) -> CertificateParams {
@@ -308,6 +370,47 @@ mod tests {
         let before = Pki::load(dir.path()).unwrap().certs_hash();
         assert_eq!(renew(dir.path(), &["x.lab".to_owned()]).unwrap().len(), 3);
         assert_ne!(Pki::load(dir.path()).unwrap().certs_hash(), before);
+    }
+
+    #[test]
+    fn rotated_keys_are_told_of_at_once_and_used_later() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &options("evc")).unwrap();
+        let before = Pki::load(dir.path()).unwrap();
+        let from = rotate(dir.path(), std::time::Duration::from_secs(600)).unwrap();
+        let told = Pki::load_at(dir.path(), from - 1).unwrap();
+        assert_eq!(told.changes, Some(from));
+        assert_ne!(told.certs_hash(), before.certs_hash());
+        assert_eq!(told.signer.sender(), before.signer.sender());
+        assert_eq!(told.exchange.hash, before.exchange.hash);
+        let hashes = |pki: &Pki| pki.certs.iter().map(|c| c.hash).collect::<Vec<_>>();
+        assert_eq!(hashes(&told)[3], before.exchange.hash, "both are delivered");
+        assert_ne!(hashes(&told)[0], before.signer.sender());
+
+        let after = Pki::load_at(dir.path(), from).unwrap();
+        assert_eq!((after.changes, hashes(&after)), (None, hashes(&told)));
+        assert_eq!(after.signer.sender(), hashes(&after)[0]);
+        assert_eq!(after.exchange.hash, hashes(&after)[2]);
+        assert_ne!(after.certs_hash(), told.certs_hash(), "to be signed anew");
+        // When the former one ends it is not delivered any more.
+        let late = Pki::load_at(dir.path(), from + (LEAF_DAYS + 1) * 86_400).unwrap();
+        assert_eq!(late.certs.len(), 3);
+    }
+
+    #[test]
+    fn a_controller_that_was_stopped_while_it_made_keys_goes_on_with_the_former_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &options("evc")).unwrap();
+        let before = Pki::load(dir.path()).unwrap();
+        renew(dir.path(), &[]).unwrap();
+        let pki = dir.path().join(FOLDER);
+        for name in ["signing", "ecdh"] {
+            let former = pki.join(format!("{name}.former.cert.pem"));
+            fs::copy(former, pki.join(format!("{name}.cert.pem"))).unwrap();
+        }
+        let loaded = Pki::load(dir.path()).unwrap();
+        assert_eq!(loaded.signer.sender(), before.signer.sender());
+        assert_eq!(loaded.exchange.hash, before.exchange.hash);
     }
 
     #[test]

@@ -23,12 +23,14 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
 
-pub use make::{InitOptions, Made, init, new_onboarding, renew};
+pub use make::{InitOptions, Made, init, new_onboarding, renew, rotate};
 
 use crate::envelope::{self, Signer};
 
 /// Folder of the keys and certificates below the controller's directory.
 pub const FOLDER: &str = "pki";
+/// File with the second since 1970 from which on rotated keys are used.
+const ROTATION: &str = "rotation";
 /// Folder with the files that belong on the CONFIG partition of a device.
 pub const DEVICE_FOLDER: &str = "device-config";
 
@@ -120,12 +122,24 @@ pub struct Pki {
     pub tls_key: PrivateKeyDer<'static>,
     /// The root that devices trust, as PEM.
     pub root_pem: String,
+    /// During a rotation the second since 1970 from which on the new keys are used.
+    pub changes: Option<i64>,
 }
 
 impl Pki {
-    /// Loads the PKI below `dir`, the controller's directory.
+    /// Loads the PKI below `dir`, the controller's directory, as it is used now.
     pub fn load(dir: &Path) -> Result<Self, PkiError> {
+        Self::load_at(dir, jiff::Timestamp::now().as_second())
+    }
+
+    /// The same at a second since 1970.
+    pub fn load_at(dir: &Path, now: i64) -> Result<Self, PkiError> {
         let folder = dir.join(FOLDER);
+        // None of an installation that never rotated.
+        let from = fs::read_to_string(folder.join(ROTATION))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .filter(|from| *from > now);
         let cert = |name: &str, kind| -> Result<ControllerCert, PkiError> {
             let pem = read(&folder.join(format!("{name}.cert.pem")))?
                 .trim()
@@ -133,21 +147,47 @@ impl Pki {
             let hash = envelope::pem_hash(&pem);
             Ok(ControllerCert { kind, pem, hash })
         };
-        let signing = cert("signing", ControllerCertKind::Signing)?;
-        let key_path = folder.join("signing.key.pem");
-        let key = read_key(&key_path)?;
+        let pair = |name: &str, kind| {
+            let of = |name: &str| {
+                let cert = cert(name, kind)?;
+                let key = matching_key(&folder.join(format!("{name}.key.pem")), &cert)?;
+                Ok::<_, PkiError>((cert, key))
+            };
+            let former = || of(&format!("{name}.former"));
+            match from {
+                Some(_) => former(),
+                // Whoever made them anew was stopped in between.
+                None => of(name).or_else(|error| former().map_err(|_| error)),
+            }
+        };
+        let (signs, key) = pair("signing", ControllerCertKind::Signing)?;
         let signer =
-            Signer::new(key.secret_pkcs8_der(), signing.hash).map_err(|e| PkiError::Content {
-                path: key_path,
+            Signer::new(key.secret_pkcs8_der(), signs.hash).map_err(|e| PkiError::Content {
+                path: folder.join("signing.key.pem"),
                 reason: e.to_string(),
             })?;
-        let ecdh = cert("ecdh", ControllerCertKind::EcdhExchange)?;
-        let exchange = read_exchange(&folder.join("ecdh.key.pem"), &ecdh)?;
-        let certs = vec![
-            signing,
+        let (exchanges, key) = pair("ecdh", ControllerCertKind::EcdhExchange)?;
+        let exchange = ExchangeKey {
+            secret: p256::SecretKey::from_pkcs8_der(key.secret_pkcs8_der()).map_err(|e| {
+                PkiError::Content {
+                    path: folder.join("ecdh.key.pem"),
+                    reason: e.to_string(),
+                }
+            })?,
+            hash: exchanges.hash,
+        };
+        let mut certs = vec![
+            cert("signing", ControllerCertKind::Signing)?,
             cert("intermediate", ControllerCertKind::Intermediate)?,
-            ecdh,
+            cert("ecdh", ControllerCertKind::EcdhExchange)?,
         ];
+        // What a device has not fetched again since is encrypted with the former one.
+        if let Ok(former) = cert("ecdh.former", ControllerCertKind::EcdhExchange)
+            && former.hash != certs[2].hash
+            && !has_ended(&former.pem, now)
+        {
+            certs.push(former);
+        }
         let (tls_chain, tls_key) = load_tls(dir)?;
         let root_pem = read(&folder.join("root-certificate.pem"))?;
         Ok(Self {
@@ -157,13 +197,16 @@ impl Pki {
             tls_chain,
             tls_key,
             root_pem,
+            changes: from,
         })
     }
 
-    /// Changes when any certificate that devices hold changes: `controllercert_confighash`.
+    /// Changes when any certificate that devices hold changes: `controllercert_confighash`. It also changes when another
+    /// of them signs, so that each device gets its configuration anew, signed by that one, and can keep it.
     pub fn certs_hash(&self) -> String {
         let mut hashes: Vec<_> = self.certs.iter().map(|c| c.hash).collect();
         hashes.sort_unstable();
+        hashes.push(self.signer.sender());
         hex::encode(Sha256::digest(hashes.concat()))
     }
 }
@@ -197,7 +240,11 @@ fn read(path: &Path) -> Result<String, PkiError> {
     })
 }
 
-fn read_exchange(path: &Path, cert: &ControllerCert) -> Result<ExchangeKey, PkiError> {
+/// The key in a file, if it is that of the certificate: the files of a rotation are written one after the other.
+fn matching_key(
+    path: &Path,
+    cert: &ControllerCert,
+) -> Result<PrivatePkcs8KeyDer<'static>, PkiError> {
     let content = |reason: String| PkiError::Content {
         path: path.to_owned(),
         reason,
@@ -207,13 +254,43 @@ fn read_exchange(path: &Path, cert: &ControllerCert) -> Result<ExchangeKey, PkiE
         .map_err(|e| content(e.to_string()))?;
     let public =
         PeerKey::from_certificate(cert.pem.as_bytes()).map_err(|e| content(e.to_string()))?;
-    if secret.public_key().to_encoded_point(false).as_bytes() != public.sec1() {
-        return Err(content("is not the key of ecdh.cert.pem".to_owned()));
+    if secret.public_key().to_encoded_point(false).as_bytes() == public.sec1() {
+        Ok(key)
+    } else {
+        Err(content("is not the key of the certificate".to_owned()))
     }
-    Ok(ExchangeKey {
-        secret,
-        hash: cert.hash,
-    })
+}
+
+/// Whether a certificate's validity is over; so is one that can't be read.
+fn has_ended(pem: &str, now: i64) -> bool {
+    let Ok((_, block)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else {
+        return true;
+    };
+    block
+        .parse_x509()
+        .map_or(true, |cert| cert.validity().not_after.timestamp() <= now)
+}
+
+/// Tells whether the files of the PKI below `dir` are still those that were loaded: when each was written.
+pub fn stamp(dir: &Path) -> Vec<Option<std::time::SystemTime>> {
+    let names = [
+        "signing.key.pem",
+        "signing.cert.pem",
+        "ecdh.key.pem",
+        "ecdh.cert.pem",
+        "server.key.pem",
+        "server.cert.pem",
+        ROTATION,
+    ];
+    let folder = dir.join(FOLDER);
+    names
+        .iter()
+        .map(|name| {
+            fs::metadata(folder.join(name))
+                .and_then(|m| m.modified())
+                .ok()
+        })
+        .collect()
 }
 
 fn read_key(path: &Path) -> Result<PrivatePkcs8KeyDer<'static>, PkiError> {

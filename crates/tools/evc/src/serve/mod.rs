@@ -20,12 +20,14 @@ use uuid::Uuid;
 
 pub use desired::{Wanted, configuration};
 pub use listen::{PeerCert, serve};
-pub use tls::{TlsError, server_config};
+pub use tls::{Current, TlsError, server_config};
 
 use crate::admin::files::{self, AccessFileError};
-use crate::pki::{Pki, PkiError};
+use crate::pki::{self, Pki, PkiError};
 use crate::store::{Store, StoreError};
 
+/// How often the files of the PKI are looked at.
+const PKI_LOOK: std::time::Duration = std::time::Duration::from_secs(2);
 /// Name of the database below the controller's directory.
 pub const DATABASE: &str = "evc.db";
 
@@ -84,6 +86,7 @@ pub enum StartError {
 pub struct Evc {
     /// What is remembered.
     pub store: Store,
+    dir: PathBuf,
     /// Keys and certificates, as they are now.
     pki: RwLock<Arc<Pki>>,
     /// Which generations of the device API are served.
@@ -102,6 +105,7 @@ impl Evc {
         let token = files::token(dir)?;
         Ok(Self {
             store,
+            dir: dir.to_owned(),
             pki: RwLock::new(Arc::new(pki)),
             apis,
             token,
@@ -114,6 +118,42 @@ impl Evc {
     /// Keys and certificates, as they are now.
     pub fn pki(&self) -> Arc<Pki> {
         Arc::clone(&self.pki.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Loads keys and certificates again; what was in use stays when that fails.
+    pub fn reload(&self) -> Result<Arc<Pki>, PkiError> {
+        let pki = Arc::new(Pki::load(&self.dir)?);
+        *self.pki.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&pki);
+        Ok(pki)
+    }
+}
+
+/// Follows the files of the PKI, and the moment at which rotated keys come into use.
+async fn follow_pki(evc: Arc<Evc>, tls: Arc<Current>, mut stop: watch::Receiver<bool>) {
+    let mut known = pki::stamp(&evc.dir);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stopped| *stopped) => return,
+            () = tokio::time::sleep(PKI_LOOK) => {}
+        }
+        let found = pki::stamp(&evc.dir);
+        let now = jiff::Timestamp::now().as_second();
+        let is_due = evc.pki().changes.is_some_and(|from| from <= now);
+        if found == known && !is_due {
+            continue;
+        }
+        let loaded = evc
+            .reload()
+            .map_err(StartError::from)
+            .and_then(|pki| Ok(tls.change(&pki.tls_chain, &pki.tls_key)?));
+        match loaded {
+            Ok(()) => {
+                tracing::info!("keys and certificates are other ones now");
+                known = found;
+            }
+            // Its files are written one after the other: the next look sees all of them.
+            Err(error) => tracing::warn!(%error, "keys and certificates stay as they were"),
+        }
     }
 }
 
@@ -143,7 +183,8 @@ pub async fn start(options: &Options, stop: watch::Receiver<bool>) -> Result<Run
     let evc = Arc::new(Evc::open(&options.dir, options.apis)?);
     ensure_batch(&evc, &options.dir).await?;
     let pki = evc.pki();
-    let tls = server_config(&pki.tls_chain, &pki.tls_key, true)?;
+    let current = Current::new(&pki.tls_chain, &pki.tls_key)?;
+    let tls = tls::changing_config(&current)?;
     let devices = bind(options.listen).await?;
     let people = bind(options.admin).await?;
     let (listen, admin) = (
@@ -159,7 +200,8 @@ pub async fn start(options: &Options, stop: watch::Receiver<bool>) -> Result<Run
     tracing::info!(devices = %listen, %admin, "serving");
     let tasks = vec![
         tokio::spawn(serve(devices, Some(tls), device_app, stop.clone())),
-        tokio::spawn(serve(people, None, admin_app, stop)),
+        tokio::spawn(serve(people, None, admin_app, stop.clone())),
+        tokio::spawn(follow_pki(evc, current, stop)),
     ];
     Ok(Running {
         listen,

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use api::attest::{ZAttestQuote, ZAttestReq, ZAttestReqType, ZAttestResponse};
 use api::auth::AuthContainer;
+use api::certs::ZControllerCert;
+use api::config::ConfigRequest;
 use api::register::ZRegisterMsg;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -185,6 +188,14 @@ impl Identity {
         Self { cert, signer, key }
     }
 
+    /// A certificate for another key, signed by this one.
+    pub fn certify(&self, key: &rcgen::KeyPair) -> String {
+        let own = rcgen::KeyPair::try_from(self.key.secret_pkcs8_der()).unwrap();
+        let issuer = rcgen::Issuer::from_ca_cert_pem(self.cert.pem(), own).unwrap();
+        let params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.signed_by(key, &issuer).unwrap().pem()
+    }
+
     pub fn seal(&self, message: &impl Message) -> AuthContainer {
         self.signer.seal(message.encode_to_vec()).unwrap()
     }
@@ -294,4 +305,60 @@ pub async fn request(
         headers: parts.headers,
         body,
     })
+}
+
+pub async fn certs(world: &World) -> ZControllerCert {
+    let reply = world
+        .call(Method::GET, "/api/v2/edgedevice/certs", vec![], "", None)
+        .await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.headers["content-type"], PROTO);
+    let container = AuthContainer::decode(reply.body.as_slice()).unwrap();
+    let payload = container.protected_payload.unwrap().payload;
+    ZControllerCert::decode(payload.as_slice()).unwrap()
+}
+
+/// The certificate that the controller signs with.
+pub async fn signing_pem(world: &World) -> String {
+    let certs = certs(world).await.certs;
+    let signing: Vec<_> = certs.iter().filter(|c| c.r#type == 1).collect();
+    assert_eq!(signing.len(), 1);
+    String::from_utf8(signing[0].cert.clone()).unwrap()
+}
+
+pub fn attest(req_type: ZAttestReqType) -> ZAttestReq {
+    ZAttestReq {
+        req_type: req_type.into(),
+        ..ZAttestReq::default()
+    }
+}
+
+pub async fn attested(world: &World, device: &Device, pem: &str) -> Vec<u8> {
+    let path = device.path("attest");
+    let nonce = world
+        .post(&path, device.seal(&attest(ZAttestReqType::AttestReqNonce)))
+        .await;
+    assert_eq!(nonce.status, 201);
+    assert_eq!(
+        nonce
+            .opened::<ZAttestResponse>(pem)
+            .nonce
+            .unwrap()
+            .nonce
+            .len(),
+        32
+    );
+    let mut quote = attest(ZAttestReqType::AttestReqQuote);
+    quote.quote = Some(ZAttestQuote::default());
+    let answer = world.post(&path, device.seal(&quote)).await;
+    let answer = answer.opened::<ZAttestResponse>(pem).quote_resp.unwrap();
+    assert_eq!(answer.response, 1);
+    answer.integrity_token
+}
+
+pub fn config_request(hash: &str, token: &[u8]) -> ConfigRequest {
+    ConfigRequest {
+        config_hash: hash.to_owned(),
+        integrity_token: token.to_vec(),
+    }
 }

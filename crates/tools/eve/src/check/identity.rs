@@ -1,7 +1,7 @@
 //! Clock, keys and certificates.
 
 use jiff::{SignedDuration, Timestamp};
-use model::security::ControllerCertKind;
+use model::security::{ControllerCertKind, ENDS_SOON};
 
 use super::{
     Fact, Judge, Verdict,
@@ -10,8 +10,6 @@ use super::{
 };
 use crate::words;
 
-/// A certificate that ends within this time is worth a warning: longer than a holiday.
-const AHEAD: SignedDuration = SignedDuration::from_hours(60 * 24);
 /// No device was built before: 2025-01-01.
 const OLDEST: i64 = 1_735_689_600;
 /// Objects written this far ahead of the clock show that it went back.
@@ -46,7 +44,7 @@ fn validity(valid: Validity, now: Timestamp, what: &str, remedy: &str) -> Verdic
         words::duration(left)
     };
     let text = format!("until {}, {left_text} left", words::time(not_after));
-    if left < AHEAD {
+    if left < ENDS_SOON {
         warn(format!("{what} is valid {text}"), remedy)
     } else {
         ok(text)
