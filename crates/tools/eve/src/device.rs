@@ -24,6 +24,7 @@ use model::{
     security::ControllerCert,
     service::ServiceStatus,
     topics,
+    vault::VaultStatus,
     volume::{DiskMetric, VolumeConfig, VolumeRefConfig, VolumeRefStatus, VolumeStatus},
 };
 use serde_json::Value;
@@ -206,6 +207,7 @@ tables! {
     volume_ref_statuses: VolumeRefStatus = VOLUME_REF_STATUS;
     download_configs: DownloaderConfig = DOWNLOADER_CONFIG;
     verify_configs: VerifyImageConfig = VERIFY_IMAGE_CONFIG;
+    vault: VaultStatus = VAULT_STATUS;
     disk: DiskMetric = DISK_METRIC;
     downloads: DownloaderStatus = DOWNLOADER_STATUS;
     verifications: VerifyImageStatus = VERIFY_IMAGE_STATUS;

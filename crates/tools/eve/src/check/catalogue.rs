@@ -282,6 +282,12 @@ pub const CATALOGUE: &[Spec] = &[
         "no source prints more than is kept of it",
     ),
     spec(
+        50,
+        "vault",
+        Storage,
+        "images and volumes are encrypted, and open at the next boot",
+    ),
+    spec(
         60,
         "accelerator",
         Machine,

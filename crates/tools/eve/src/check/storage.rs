@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use model::{
     content::ContentPhase,
+    vault::VaultPhase,
     volume::{VolumeOrigin, VolumePhase},
 };
 
@@ -25,6 +26,7 @@ impl Judge<'_> {
         self.orphans();
         self.saved();
         self.logs();
+        self.vault();
     }
 
     fn writable(&mut self) {
@@ -172,6 +174,35 @@ impl Judge<'_> {
             ok(text)
         };
         self.add("disk.image-fit", verdict);
+    }
+
+    fn vault(&mut self) {
+        let Some(vault) = self.device.vault.get("vault") else {
+            self.add("vault", skipped("vaultmgr says nothing"));
+            return;
+        };
+        let why = vault.fault.as_ref();
+        let text =
+            |word: &str| why.map_or(word.to_owned(), |fault| format!("{word}: {}", fault.text));
+        let remedy = |word: &str| why.map_or(word, |fault| fault.code.remedy()).to_owned();
+        let verdict = match vault.phase {
+            VaultPhase::Open if vault.sealed && why.is_none() => {
+                ok("encrypted, its key sealed to the software of now")
+            }
+            VaultPhase::Open => warn(
+                text("encrypted, its key is not sealed to the software of now"),
+                remedy("vaultmgr seals it by itself; `eve logs vaultmgr`."),
+            ),
+            VaultPhase::Disabled => warn(
+                text("not encrypted"),
+                remedy("Guard the disk, or use hardware with a TPM."),
+            ),
+            VaultPhase::Locked => fail(
+                text("locked, so no application can start"),
+                remedy("It is being opened; `eve logs vaultmgr`."),
+            ),
+        };
+        self.add("vault", verdict);
     }
 
     fn orphans(&mut self) {

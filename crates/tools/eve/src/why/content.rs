@@ -58,6 +58,20 @@ fn content_phase(phase: &ContentPhase) -> String {
 }
 
 impl<'a> Walk<'a> {
+    /// What keeps the vault locked: whoever looks after images and volumes waits for it.
+    pub(super) fn vault(&mut self) -> Block {
+        let status = self.device.vault.get("vault")?;
+        if status.is_usable() {
+            return None;
+        }
+        let key = status.key.clone().unwrap_or_default();
+        let subject = Self::subject(Kind::Vault, key, "");
+        self.enter(subject.clone(), "locked", |w| match &status.fault {
+            Some(fault) => Some(w.fault(subject, fault)),
+            None => Some(Condition::progress(subject, "it is being opened")),
+        })
+    }
+
     fn volume_subject(&self, key: VolumeKey) -> Subject {
         let text = key.to_string();
         let d = self.device;

@@ -28,10 +28,13 @@ const NEEDS: &[(&str, &str, Inputs)] = &[
         "volumemgr",
         "*",
         &[
+            ("vaultmgr", "VaultStatus"),
             ("zedagent", "ContentTreeConfig"),
             ("zedagent", "VolumeConfig"),
         ],
     ),
+    ("downloader", "*", &[("vaultmgr", "VaultStatus")]),
+    ("verifier", "*", &[("vaultmgr", "VaultStatus")]),
     ("volumemgr", "ContentTreeStatus", VERIFIED),
     ("volumemgr", "BlobStatus", VERIFIED),
     ("volumemgr", "DownloaderConfig", SPOKEN),
@@ -203,6 +206,11 @@ impl Walk<'_> {
                 if let Some(below) = w.answers(service, topic) {
                     return Some(below);
                 }
+            }
+            if needs(service, topic).any(|(input, _)| input == "vaultmgr")
+                && let Some(below) = w.vault()
+            {
+                return Some(below);
             }
             if service == "zedagent"
                 && CONFIG_TOPICS.contains(&topic)

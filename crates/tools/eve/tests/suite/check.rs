@@ -24,6 +24,7 @@ use model::{
     node::BootReason,
     port::DhcpLease,
     security::{ControllerCert, ControllerCertKind},
+    vault::VaultPhase,
 };
 use supervisor::calls::Network;
 use units::ids;
@@ -357,6 +358,8 @@ fn what_is_wrong_is_told_with_a_remedy() {
                     space.inodes_free = 10;
                 }
                 d.disk.rows.get_mut("global").unwrap().used_bytes = 9 << 30;
+                let vault = d.vault.rows.get_mut("vault").unwrap();
+                vault.phase = VaultPhase::Disabled;
                 f.volume_files = Fact::Known(vec!["old.img".to_owned()]);
                 f.saved_config = Fact::Failed(
                     "/persist/checkpoint/lastconfig: No such file or directory (os error 2)"
@@ -368,6 +371,13 @@ fn what_is_wrong_is_told_with_a_remedy() {
                     .get_mut(VOLUME)
                     .unwrap()
                     .max_size_bytes = 20 << 30;
+            }),
+        ),
+        (
+            "storage: the vault is locked",
+            amiss(|d, _| {
+                let text = "the software is not the one that its key is sealed to: PCR 13 differ";
+                lock_vault(d, Some(fault(Code::VaultLocked, "vault", text)));
             }),
         ),
         (

@@ -271,6 +271,22 @@ fn volumes_of_an_app() {
             }),
         ),
         (
+            "the vault is locked",
+            with(|d| {
+                preparing(d);
+                let text =
+                    "the software is not the one that key b5d1 is sealed to: PCR 8, 13 differ";
+                lock_vault(d, Some(fault(Code::VaultLocked, "vault", text)));
+            }),
+        ),
+        (
+            "the vault is being opened",
+            with(|d| {
+                preparing(d);
+                lock_vault(d, None);
+            }),
+        ),
+        (
             "nobody asked volumemgr",
             with(|d| {
                 preparing(d);

@@ -21,6 +21,7 @@ use model::{
     },
     port::{DeviceNetworkStatus, DevicePortConfig, DpcState, PortConfig, PortStatus, ProxyConfig},
     report::DeliveryRecord,
+    vault::{UnlockMethod, VaultPhase, VaultStatus},
     volume::{DiskMetric, ImageFormat, VolumeConfig, VolumeOrigin, VolumePhase, VolumeRefConfig},
 };
 
@@ -206,6 +207,17 @@ fn content(d: &mut Device) {
             size_bytes: 60 << 20,
         },
         None,
+    );
+    one(
+        &mut d.vault,
+        "vault",
+        VaultStatus {
+            phase: VaultPhase::Open,
+            unlocked_by: Some(UnlockMethod::Sealed),
+            key: Some("b5d1c0ffee00112233445566778899aa".to_owned()),
+            sealed: true,
+            ..VaultStatus::disabled()
+        },
     );
     one(
         &mut d.disk,

@@ -20,6 +20,7 @@ pub(crate) const SERVICES: [&str; 10] = [
     "nim",
     "nodeagent",
     "zedagent",
+    "vaultmgr",
     "downloader",
     "verifier",
     "volumemgr",

@@ -16,6 +16,7 @@ use model::{
     },
     port::{DeviceNetworkStatus, PortStatus},
     service::ServicePhase,
+    vault::VaultPhase,
     volume::{ImageFormat, VolumePhase, VolumeRefStatus, VolumeStatus},
 };
 
@@ -148,6 +149,18 @@ pub(crate) fn set_volume(d: &mut Device, phase: VolumePhase, fault: Option<Fault
             fault,
         },
     );
+}
+
+/// As after a boot that has not opened the vault: who looks after what is in it has not begun.
+pub(crate) fn lock_vault(d: &mut Device, fault: Option<Fault>) {
+    let vault = d.vault.rows.get_mut("vault").unwrap();
+    vault.phase = VaultPhase::Locked;
+    vault.sealed = false;
+    vault.fault = fault;
+    d.volumes.rows.clear();
+    d.volumes.ready = false;
+    d.volume_ref_statuses.rows.clear();
+    d.volume_ref_statuses.ready = false;
 }
 
 pub(crate) fn set_verification(d: &mut Device, phase: VerifyPhase, fault: Option<Fault>) {
