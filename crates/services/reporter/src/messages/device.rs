@@ -1,15 +1,17 @@
 //! The device as a whole.
 
 use api::info::{
-    BootReason as WireBootReason, Capabilities, DevicePort, DevicePortStatus, SystemAdapterInfo,
-    ZDeviceState, ZInfoAppInstance, ZInfoConfigItem, ZInfoConfigItemStatus, ZInfoDevSw,
-    ZInfoDevice, ZInfoDns, ZInfoNetwork, ZInfoTypes, z_info_msg::InfoContent,
+    BootReason as WireBootReason, Capabilities, DevicePort, DevicePortStatus,
+    HwSecurityModuleStatus, MaintenanceModeReason, SystemAdapterInfo, ZDeviceState,
+    ZInfoAppInstance, ZInfoConfigItem, ZInfoConfigItemStatus, ZInfoDevSw, ZInfoDevice, ZInfoDns,
+    ZInfoNetwork, ZInfoTypes, z_info_msg::InfoContent,
 };
 use model::{
     config_item::{ConfigItemValueMap, spec},
     domain::Accelerator,
     node::{BootReason, DeviceOperationKind, DevicePhase, NodeAgentStatus},
     port::{DevicePortConfigList, DpcEntry, PortAddressing, PortStatus},
+    security::{KeyKeeper, TpmMaintenance, TpmSanityStatus},
 };
 
 use super::{Content, System, error, time};
@@ -84,9 +86,44 @@ pub(super) fn info(desired: &Desired, system: &System) -> Content {
             io_virtualization: false,
         }),
         state: state(&node).into(),
+        hsm_status: hsm(desired.tpm.as_ref()).into(),
+        hsm_info: desired.tpm.as_ref().map(hsm_text).unwrap_or_default(),
+        maintenance_mode_reasons: maintenance(desired.tpm.as_ref()),
         ..ZInfoDevice::default()
     };
     Content::new(ZInfoTypes::ZiDevice, InfoContent::Dinfo(dinfo), false)
+}
+
+/// A device whose keys are a file says so loudly: its controller decides whether it may have secrets.
+fn hsm(tpm: Option<&TpmSanityStatus>) -> HwSecurityModuleStatus {
+    match tpm.map(|tpm| (tpm.keeper, &tpm.fault, tpm.unused_tpm)) {
+        None | Some((KeyKeeper::Unknown, ..)) => HwSecurityModuleStatus::Unknown,
+        Some((KeyKeeper::Tpm, None, _)) => HwSecurityModuleStatus::Enabled,
+        Some((KeyKeeper::Tpm, Some(_), _) | (KeyKeeper::Software, _, true)) => {
+            HwSecurityModuleStatus::Disabled
+        }
+        Some((KeyKeeper::Software, _, false)) => HwSecurityModuleStatus::Notfound,
+    }
+}
+
+fn hsm_text(tpm: &TpmSanityStatus) -> String {
+    match (&tpm.fault, tpm.keeper) {
+        (Some(fault), _) => fault.line(),
+        (None, KeyKeeper::Tpm) => format!("{} {}", tpm.vendor, tpm.firmware),
+        (None, KeyKeeper::Software) => {
+            "the device key is a FILE: whoever copies it is this device".to_owned()
+        }
+        (None, KeyKeeper::Unknown) => String::new(),
+    }
+}
+
+fn maintenance(tpm: Option<&TpmSanityStatus>) -> Vec<i32> {
+    let reason = match tpm.and_then(|tpm| tpm.maintenance) {
+        None | Some(TpmMaintenance::Unknown) => return Vec::new(),
+        Some(TpmMaintenance::TpmEncFailure) => MaintenanceModeReason::TpmEncryptionFailure,
+        Some(TpmMaintenance::TpmQuoteFailure) => MaintenanceModeReason::TpmQuoteFailure,
+    };
+    vec![reason.into()]
 }
 
 fn is_going_down(node: &NodeAgentStatus) -> bool {
