@@ -13,12 +13,14 @@ use model::{
     node::{NodeAgentStatus, OnboardingStatus, ZedAgentStatus},
     port::{DeviceNetworkStatus, DevicePortConfigList},
     report::DeliveryRecord,
+    security::TpmSanityStatus,
     service::ServiceStatus,
     topics::{
         APP_INSTANCE_STATUS, APP_NETWORK_STATUS, CAPABILITIES, CONFIG_ITEMS, CONTENT_TREE_STATUS,
         DELIVERY_JOURNAL, DEVICE_NETWORK_STATUS, DEVICE_PORT_CONFIG_LIST, DISK_METRIC,
         DOMAIN_METRIC, DOMAIN_STATUS, NETWORK_INSTANCE_STATUS, NETWORK_METRICS, NODE_AGENT_STATUS,
-        ONBOARDING_STATUS, SERVICE_STATUS, VAULT_STATUS, VOLUME_STATUS, ZEDAGENT_STATUS,
+        ONBOARDING_STATUS, SERVICE_STATUS, TPM_SANITY_STATUS, VAULT_STATUS, VOLUME_STATUS,
+        ZEDAGENT_STATUS,
     },
     vault::VaultStatus,
     volume::{DiskMetric, VolumeStatus},
@@ -46,6 +48,8 @@ pub struct Desired {
     pub capabilities: Option<Capabilities>,
     /// The device's disk.
     pub disk: Option<DiskMetric>,
+    /// Who keeps the device's keys, and how that is.
+    pub tpm: Option<TpmSanityStatus>,
     /// Services and helpers.
     pub services: Option<Arc<Rows<ServiceStatus>>>,
     /// Applications.
@@ -88,6 +92,7 @@ impl Desired {
             vault,
             capabilities,
             disk,
+            tpm,
             services,
             apps,
             app_networks,
@@ -117,6 +122,7 @@ impl Desired {
             && *vault == other.vault
             && *capabilities == other.capabilities
             && *disk == other.disk
+            && *tpm == other.tpm
             && *network_metrics == other.network_metrics
             && (Arc::ptr_eq(journal, &other.journal) || journal.keys().eq(other.journal.keys()))
     }
@@ -135,6 +141,7 @@ impl Desired {
             vault: one(tables, &VAULT_STATUS, "vault"),
             capabilities: one(tables, &CAPABILITIES, "global"),
             disk: one(tables, &DISK_METRIC, "global"),
+            tpm: one(tables, &TPM_SANITY_STATUS, "global"),
             services: tables.peek(&SERVICE_STATUS),
             apps: tables.peek(&APP_INSTANCE_STATUS),
             app_networks: tables.peek(&APP_NETWORK_STATUS),
