@@ -41,6 +41,7 @@ impl Site {
             serial: SERIAL.to_owned(),
             name: None,
             hold: false,
+            ..NewAdmission::default()
         };
         site.admin.admit(&new).await.unwrap();
         site
