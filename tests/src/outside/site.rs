@@ -148,6 +148,11 @@ impl Site {
         self.admin.apply(&apply).await.unwrap()[0].version
     }
 
+    /// What its device is known by.
+    pub fn serial(&self) -> &'static str {
+        SERIAL
+    }
+
     /// The device registered.
     pub async fn devices_are_there(&self) -> bool {
         self.admin.device(SERIAL).await.is_ok()
