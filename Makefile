@@ -3,18 +3,19 @@
 
 # What the product and its tests call: guests, networks, images, certificates of tests.
 PACKAGES := qemu-system-x86 qemu-utils seabios ovmf dnsmasq-base nftables iproute2 conntrack busybox \
-	mtools syslinux syslinux-common fdisk xorriso genisoimage kmod mmdebstrap e2fsprogs curl iputils-ping procps util-linux strace binutils gcc libc6-dev make git ca-certificates
+	mtools syslinux syslinux-common fdisk xorriso genisoimage kmod mmdebstrap e2fsprogs curl iputils-ping procps util-linux strace \
+	libtss2-dev libtss2-tctildr0 libtss2-tcti-device0 libtss2-tcti-swtpm0 swtpm swtpm-tools tpm2-tools pkg-config binutils gcc libc6-dev make git ca-certificates
 SERVICES := -p supervisor -p zedagent -p reporter -p zedmanager -p volumemgr -p downloader -p verifier -p domainmgr \
-	-p zedrouter -p nim -p nodeagent -p newlogd -p zedbox -p eve -p evc -p lab -p demo -p bench
-# What a device has: the services and the operator's command in one file.
-PRODUCT := -p zedbox
+	-p zedrouter -p nim -p nodeagent -p newlogd -p tpmmgr -p zedbox -p eve -p evc -p lab -p demo -p bench
+# What a device has: the services and the operator's command in one file, and the one that is linked with the TPM's libraries.
+PRODUCT := -p zedbox -p tpmmgr
 CARGO := cargo --locked
 
 .PHONY: help deps build demo test nightly fuzz check budget bench lab docs clean
 
 help:
 	@echo "deps   install what a fresh machine lacks"
-	@echo "demo   a controller and a device on this machine, until Ctrl-C (ONCE=1: prove it and end)"
+	@echo "demo   a controller and a device on this machine, until Ctrl-C (ONCE=1: prove it and end; TPM=0: without a TPM)"
 	@echo "test   every test (FILTER=word: those whose name contains it)"
 	@echo "fuzz   the fuzzers of every parser, FUZZ minutes each (TARGET=name: one of them)"
 	@echo "nightly  random lives of a device and all faults of its controller, for long (SEEDS=10000)"
@@ -31,7 +32,7 @@ build: deps
 	$(CARGO) build $(SERVICES)
 
 demo: build
-	target/debug/demo $(if $(ONCE),--once)
+	target/debug/demo $(if $(ONCE),--once) $(if $(TPM),--tpm $(if $(filter 0,$(TPM)),false,true))
 
 test: build
 	$(CARGO) nextest run --workspace $(if $(FILTER),-E 'test($(FILTER))' --no-tests pass)

@@ -5,11 +5,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use agent::{Boot, Clock};
 use bus::Bus;
+use controller::KeyFiles;
 use jiff::Timestamp;
 use model::{
     content::VerifyPhase,
@@ -173,12 +175,13 @@ impl<'a> Life<'a> {
             release: root.join("run/eve-release"),
             disk: None,
         };
-        let evc = newlogd::world::evc::Evc::new(root.clone(), clock.clone());
+        let keys = || Arc::new(KeyFiles::of(&root.join("config")));
+        let evc = newlogd::world::evc::Evc::new(root.clone(), keys(), clock.clone());
         let store = LogStore::at(places.newlog.clone());
         let logs = Logs::open(places, store, clock.clone(), evc).unwrap();
         let mut lives = Lives::new(&bus, clock.clone(), hand);
-        lives.start::<zedagent::Zedagent, _>(zedagent::world::Evc::open(&boot()));
-        lives.start::<reporter::Reporter, _>(reporter::world::Evc::open(&boot()));
+        lives.start::<zedagent::Zedagent, _>(zedagent::world::Evc::open(&boot(), keys()));
+        lives.start::<reporter::Reporter, _>(reporter::world::Evc::open(&boot(), keys()));
         lives.start::<newlogd::Newlogd, _>(logs);
         lives.start::<zedmanager::Zedmanager, _>(zedmanager::world::BusOnly);
         lives.start::<nodeagent::Nodeagent, _>(nodeagent::world::Supervisor::new(root.clone()));

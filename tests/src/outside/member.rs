@@ -1,9 +1,10 @@
 //! The services of a device that speak with its controller, on a bus in memory, with real files and real sockets.
 
-use std::{fs, io::Write as _, net::SocketAddr, time::Duration};
+use std::{fs, io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use agent::{Boot, Clock, Service as _};
 use bus::{Bus, Object, Rows, Topic};
+use controller::KeyFiles;
 use jiff::Timestamp;
 use model::{
     app::AppInstanceConfig,
@@ -74,10 +75,11 @@ impl Member {
             clock: self.lives.clock.clone(),
             dry_run: false,
         };
+        let keys = || Arc::new(KeyFiles::of(&boot.path("/config")));
         self.lives
-            .start::<Zedagent, _>(zedagent::world::Evc::open(&boot));
+            .start::<Zedagent, _>(zedagent::world::Evc::open(&boot, keys()));
         self.lives
-            .start::<Reporter, _>(reporter::world::Evc::open(&boot));
+            .start::<Reporter, _>(reporter::world::Evc::open(&boot, keys()));
         let places = Places {
             logs: boot.path("/persist/log"),
             newlog: boot.path("/persist/newlog"),
@@ -86,7 +88,7 @@ impl Member {
             disk: None,
         };
         let store = Store::at(places.newlog.clone());
-        let evc = newlogd::world::evc::Evc::new(boot.root.clone(), boot.clock.clone());
+        let evc = newlogd::world::evc::Evc::new(boot.root.clone(), keys(), boot.clock.clone());
         let logs = Logs::open(places, store, boot.clock.clone(), evc).unwrap();
         self.lives.start::<Newlogd, _>(logs);
     }

@@ -2,12 +2,14 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use controller::identity::{load_or_create, system_random};
 use evc::{
     admin::{Apply, Client, DeviceView, LogQuery, MessageQuery, NewAdmission},
     decide::messages::Kind,
     pki::{self, InitOptions},
     serve::{Apis, Evc, admin, device, serve},
 };
+use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -137,6 +139,8 @@ impl Site {
         }
         std::fs::write(config.join("server"), format!("{server}\n")).unwrap();
         std::fs::write(config.join("soft_serial"), format!("{SERIAL}\n")).unwrap();
+        // As tpmmgr has done before zedagent asks.
+        load_or_create(config, Timestamp::now(), &mut system_random).unwrap();
     }
 
     /// What the device shall be from now on. Gives the version.

@@ -17,7 +17,8 @@ use crate::support::{
     with_app,
 };
 
-pub(crate) const SERVICES: [&str; 11] = [
+pub(crate) const SERVICES: [&str; 12] = [
+    "tpmmgr",
     "nim",
     "nodeagent",
     "zedagent",

@@ -213,7 +213,7 @@ impl Controller {
         let endpoint = app.map_or(Endpoint::NewLogs, Endpoint::AppNewLogs);
         let request = self.prepare(endpoint, Some(gzip))?;
         let answer = self.walk(request, |received| Ok(received.body)).await?;
-        Ok(answer.map(|body| serde_json::from_slice(&body).ok()))
+        Ok(answer.map(|body| server_load(&body)))
     }
 
     /// What opens an answer: nothing in version 1, the envelope in version 2.
@@ -239,6 +239,15 @@ impl Controller {
             }
         })
     }
+}
+
+/// The load that a controller tells in its answer to logs, if it does and it is one: a share that
+/// is no number or has no bound would not survive being written to the bus.
+pub fn server_load(body: &[u8]) -> Option<ServerMetrics> {
+    /// Percent of all cores of the largest machine that we believe in.
+    const MOST: f32 = 1_000_000.0;
+    let load: ServerMetrics = serde_json::from_slice(body).ok()?;
+    (0.0..=MOST).contains(&load.cpu_percentage).then_some(load)
 }
 
 fn decode<M: Message + Default>(payload: &[u8]) -> Result<M, Problem> {

@@ -104,16 +104,9 @@ impl Controller {
         let mut base_roots = Roots::default();
         base_roots.add_pem("root-certificate.pem", &partition.roots_pem)?;
         base_roots.add_system_pool(system_root);
-        let onboarding = partition.onboarding.clone();
         let moment = Moment::default();
         certain(&moment, partition.earliest().map(Timestamp::as_second));
-        let trust = trust(
-            &base_roots,
-            Vec::new(),
-            &device,
-            onboarding.as_ref(),
-            &moment,
-        )?;
+        let trust = trust(&base_roots, Vec::new(), &device, None, &moment)?;
         Ok(Self {
             moment,
             server: partition.server.clone(),
@@ -123,7 +116,7 @@ impl Controller {
                 ApiVersion::V2
             },
             device,
-            onboarding,
+            onboarding: None,
             roots: partition.signing_roots.clone(),
             certs: None,
             uses_new: Arc::default(),
@@ -137,6 +130,19 @@ impl Controller {
             hosts: Arc::new(partition.hosts.clone()),
             turn: Arc::default(),
         })
+    }
+
+    /// The key to register with.
+    pub fn set_onboarding(&mut self, signer: Option<Arc<dyn Signer>>) -> Result<(), TlsError> {
+        self.trust = trust(
+            &self.base_roots,
+            Vec::new(),
+            &self.device,
+            signer.as_ref(),
+            &self.moment,
+        )?;
+        self.onboarding = signer;
+        Ok(())
     }
 
     /// The ports to use from now on. Proxy certificates that can't be read are returned and

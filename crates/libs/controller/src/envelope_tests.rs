@@ -39,8 +39,8 @@ fn as_controller(signer: &SoftwareKey, payload: &[u8]) -> AuthContainer {
 fn our_signatures_are_those_of_rfc_6979() {
     let secret =
         hex::decode("c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721").unwrap();
-    let key = p256::ecdsa::SigningKey::from_slice(&secret).unwrap();
-    let signature = crate::signer::sign(&key, &sha256(b"sample"), "device").unwrap();
+    let key = tpm::SoftKey::from_bytes(&secret.try_into().unwrap()).unwrap();
+    let signature = key.sign(&sha256(b"sample")).unwrap();
     let expected = "efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716\
                     f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8";
     assert_eq!(hex::encode(signature.0), expected);

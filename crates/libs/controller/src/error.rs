@@ -388,7 +388,7 @@ impl Failure {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NoWay { source, .. } => source.is_transient(),
-            Self::Signing { source, .. } => matches!(source, SignerError::Refused { .. }),
+            Self::Signing { source, .. } => source.is_transient(),
             Self::NoUrl { .. } | Self::NoOnboardingKey { .. } | Self::NoCerts { .. } => false,
             Self::Attempts { errors, .. } => match self.code() {
                 Some(code) => code_is_transient(code),

@@ -9,7 +9,7 @@
 //! - [`Controller`]: the typed calls ([`calls`]) and the walk over all ports ([`client`]);
 //! - [`exchange`]: one request over one port, with every check of the answer;
 //! - [`error`]: what a call that failed tells, and [`SenderStatus`], EVE's name for it;
-//! - [`signer`], [`identity`]: the keys, and how a device gets its own at first boot;
+//! - [`signer`], [`keeper`]: the keys, which others keep;
 //! - [`certs`]: the controller's certificates and the chain to the device's root;
 //! - [`line`]: the connection of a service that only tells;
 //! - [`partition`]: what of this the CONFIG partition says.
@@ -26,6 +26,7 @@ pub mod envelope;
 pub mod error;
 pub mod exchange;
 pub mod identity;
+pub mod keeper;
 pub mod line;
 pub mod partition;
 pub mod pem;
@@ -42,6 +43,7 @@ pub use client::{Controller, Timers};
 pub use endpoint::{ApiVersion, Endpoint, Server};
 pub use envelope::EnvelopeError;
 pub use error::{Answer, AttemptError, Failure, Outcome, Phase, Problem, undecoded};
+pub use keeper::{Keeper, KeyFiles, Keys};
 pub use line::{Known, Line, LineError};
 pub use partition::{ConfigPartition, PartitionError};
 pub use signer::{Certificate, RawSignature, Signer, SignerError, SoftwareKey};

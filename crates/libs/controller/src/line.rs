@@ -1,7 +1,6 @@
-//! The line of a service that only tells: made of what zedagent made (the device's key) and found out (who the device is,
-//! which version the controller speaks, which controller it is).
+//! The line of a service that only tells: made of the device's key, which tpmmgr keeps, and of what zedagent found out
+//! (who the device is, which version the controller speaks, which controller it is).
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,8 +12,9 @@ use uuid::Uuid;
 
 use crate::client::{Controller, Timers};
 use crate::endpoint::ApiVersion;
+use crate::keeper::Keys;
 use crate::partition::{ConfigPartition, PartitionError};
-use crate::signer::{Signer, SignerError, SoftwareKey};
+use crate::signer::SignerError;
 
 type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -22,6 +22,7 @@ type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct Line {
     config: PathBuf,
     root: PathBuf,
+    keys: Arc<dyn Keys>,
     clock: Clock,
     kept: Mutex<Option<Controller>>,
 }
@@ -64,14 +65,6 @@ pub enum LineError {
     /// The CONFIG partition.
     #[error(transparent)]
     Partition(#[from] PartitionError),
-    /// The device's key is not there.
-    #[error("cannot read {}", .path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// The device's key is not usable.
     #[error(transparent)]
     Key(#[from] SignerError),
@@ -82,10 +75,15 @@ pub enum LineError {
 
 impl Line {
     /// Of the device below `root`. Nothing is read before it is needed. `clock` is the wall clock.
-    pub fn new(root: PathBuf, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+    pub fn new(
+        root: PathBuf,
+        keys: Arc<dyn Keys>,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Self {
         Self {
             config: root.join("config"),
             root,
+            keys,
             clock: Arc::new(clock),
             kept: Mutex::default(),
         }
@@ -119,17 +117,8 @@ impl Line {
 
     fn connect(&self) -> Result<Controller, LineError> {
         let partition = ConfigPartition::read(&self.config)?;
-        let read = |name: &str| {
-            let path = self.config.join(name);
-            std::fs::read(&path).map_err(|source| LineError::Read { path, source })
-        };
-        let key = SoftwareKey::from_pem(
-            "device",
-            &read("device.cert.pem")?,
-            &read("device.key.pem")?,
-        )?;
-        let key: Arc<dyn Signer> = Arc::new(key);
-        let controller = Controller::new(&partition, key, "", &self.root)?;
+        let device = self.keys.device()?;
+        let controller = Controller::new(&partition, device, "", &self.root)?;
         let clock = Arc::clone(&self.clock);
         controller.follow(move || clock());
         Ok(controller)
@@ -149,6 +138,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::identity::{load_or_create, system_random};
+    use crate::keeper::KeyFiles;
     use crate::support::Ca;
 
     #[test]
@@ -156,7 +146,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config");
         std::fs::create_dir(&config).unwrap();
-        let line = Line::new(dir.path().to_owned(), Timestamp::now);
+        let keys = Arc::new(KeyFiles::of(&config));
+        let line = Line::new(dir.path().to_owned(), keys, Timestamp::now);
         let known = |server, v1| Known {
             server,
             uuid: Some(Uuid::from_u128(1)),
@@ -170,7 +161,7 @@ mod tests {
         std::fs::write(config.join("root-certificate.pem"), Ca::new("root").pem).unwrap();
         assert!(matches!(
             line.controller(known("one:1", false)),
-            Err(LineError::Read { .. })
+            Err(LineError::Key(SignerError::Missing { .. }))
         ));
         load_or_create(&config, Timestamp::now(), &mut system_random).unwrap();
         let now = line.controller(known("one:1", true)).unwrap();

@@ -1,8 +1,7 @@
-//! What the CONFIG partition says about the controller. Read-only here; the device's own
-//! certificate is the matter of [`crate::identity`].
+//! What the CONFIG partition says about the controller. Read-only here; its keys are tpmmgr's
+//! ([`crate::keeper`]).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
@@ -13,7 +12,6 @@ use uplink::Hosts;
 use crate::certs::{CertsError, SigningRoots};
 use crate::endpoint::{BadServer, Server};
 use crate::pem::not_before;
-use crate::signer::{Signer, SignerError, SoftwareKey};
 
 /// Its content, as far as the controller is concerned.
 #[derive(Debug, Clone)]
@@ -30,8 +28,6 @@ pub struct ConfigPartition {
     pub force_v1: bool,
     /// `hosts`.
     pub hosts: Hosts,
-    /// `onboard.cert.pem` and `onboard.key.pem`, if both are there.
-    pub onboarding: Option<Arc<dyn Signer>>,
 }
 
 /// What is wrong with the CONFIG partition.
@@ -52,9 +48,6 @@ pub enum PartitionError {
     /// `root-certificate.pem` makes no sense.
     #[error("root-certificate.pem")]
     Roots(#[from] CertsError),
-    /// The onboarding key makes no sense.
-    #[error("onboarding key")]
-    Onboarding(#[from] SignerError),
 }
 
 impl PartitionError {
@@ -84,15 +77,6 @@ impl ConfigPartition {
             optional(dir, name)
                 .map(|bytes| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
         };
-        let onboarding = match (
-            optional(dir, "onboard.cert.pem")?,
-            optional(dir, "onboard.key.pem")?,
-        ) {
-            (Some(cert), Some(key)) => {
-                Some(Arc::new(SoftwareKey::from_pem("onboarding", &cert, &key)?) as Arc<dyn Signer>)
-            }
-            _ => None,
-        };
         Ok(Self {
             server,
             roots_pem,
@@ -100,7 +84,6 @@ impl ConfigPartition {
             soft_serial: text("soft_serial")?.trim().to_owned(),
             force_v1: dir.join("Force-API-V1").exists(),
             hosts: Hosts::parse(&text("hosts")?),
-            onboarding,
         })
     }
 }
@@ -126,7 +109,6 @@ fn optional(dir: &Path, name: &str) -> Result<Option<Vec<u8>>, PartitionError> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::identity::{generate, system_random};
     use crate::support::Ca;
 
     #[test]
@@ -145,22 +127,12 @@ mod tests {
         write("root-certificate.pem", &Ca::new("root").pem);
         let bare = ConfigPartition::read(dir.path()).unwrap();
         assert_eq!(bare.server.as_str(), "evc.example:8443");
-        assert!(bare.onboarding.is_none() && !bare.force_v1 && bare.soft_serial.is_empty());
-
-        let made = generate(jiff::Timestamp::now(), &mut system_random).unwrap();
-        write("onboard.cert.pem", &made.cert_pem);
-        assert!(
-            ConfigPartition::read(dir.path())
-                .unwrap()
-                .onboarding
-                .is_none()
-        );
-        write("onboard.key.pem", &made.key_pem);
+        assert!(!bare.force_v1 && bare.soft_serial.is_empty());
         write("soft_serial", " abc\n");
         write("Force-API-V1", "");
         write("hosts", "10.0.0.1 evc.example\n");
         let full = ConfigPartition::read(dir.path()).unwrap();
-        assert!(full.onboarding.is_some() && full.force_v1);
+        assert!(full.force_v1);
         assert_eq!(full.soft_serial, "abc");
         assert_eq!(full.hosts.lookup("evc.example").len(), 1);
         write("server", "https://evc.example");

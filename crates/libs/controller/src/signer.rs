@@ -1,21 +1,17 @@
 //! Who signs for the device: a key with its certificate, wherever the key lives.
 //!
-//! [`SoftwareKey`] holds a key of the CONFIG partition. A key in a TPM implements
-//! [`Signer`] in the same way; it only ever sees digests. The same signer authenticates
-//! TLS connections of API version 1 ([`tls_identity`]) and makes certificates
-//! (`identity`).
+//! On a device tpmmgr keeps the keys and signs for others ([`crate::keeper`]);
+//! [`SoftwareKey`] holds a key in memory, for tests and tools. Either only ever sees digests.
+//! The same signer authenticates TLS connections of API version 1 ([`tls_identity`]).
 
 use std::sync::Arc;
 
-use p256::ecdsa::signature::hazmat::PrehashSigner;
-use p256::ecdsa::{Signature, SigningKey};
-use p256::pkcs8::DecodePrivateKey;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
+use tpm::{Signature, SoftKey, TpmError};
 
 use crate::pem::{PemError, PublicKey, first_certificate, public_key, sha256};
 
@@ -32,7 +28,7 @@ pub enum SignerError {
         source: PemError,
     },
     /// The private key can't be read.
-    #[error("the {owner} key is not a P-256 private key in PEM form: {why}")]
+    #[error("the {owner} key: {why}")]
     Key {
         /// `device` or `onboarding`.
         owner: String,
@@ -45,14 +41,32 @@ pub enum SignerError {
         /// `device` or `onboarding`.
         owner: String,
     },
-    /// The key did not sign: a TPM that is busy or gone.
-    #[error("the {owner} key did not sign: {why}")]
+    /// The key did not sign, or its keeper did not say whose it is: a TPM that is busy or gone.
+    #[error("the {owner} key did not sign")]
     Refused {
         /// `device` or `onboarding`.
         owner: String,
-        /// The key's words.
-        why: String,
+        /// Why.
+        #[source]
+        source: TpmError,
     },
+    /// There is no such key.
+    #[error("there is no {owner} key")]
+    Missing {
+        /// `device` or `onboarding`.
+        owner: String,
+    },
+}
+
+impl SignerError {
+    /// Whether trying again without any change can help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused { source, .. } => source.is_transient(),
+            Self::Missing { .. } => true,
+            Self::Certificate { .. } | Self::Key { .. } | Self::Mismatch { .. } => false,
+        }
+    }
 }
 
 /// A certificate as text and as DER.
@@ -93,11 +107,11 @@ pub struct RawSignature(pub [u8; 64]);
 impl RawSignature {
     /// As ASN.1 `ECDSA-Sig-Value`, which TLS, X.509 and quotes want.
     pub fn to_der(self) -> Result<Vec<u8>, SignerError> {
-        Signature::from_slice(&self.0)
-            .map(|signature| signature.to_der().as_bytes().to_vec())
-            .map_err(|error| SignerError::Refused {
+        Signature(self.0)
+            .to_der()
+            .map_err(|source| SignerError::Refused {
                 owner: "raw".to_owned(),
-                why: error.to_string(),
+                source,
             })
     }
 }
@@ -113,7 +127,7 @@ pub trait Signer: std::fmt::Debug + Send + Sync {
 /// A key held in memory.
 pub struct SoftwareKey {
     certificate: Certificate,
-    key: SigningKey,
+    key: SoftKey,
     owner: String,
 }
 
@@ -128,6 +142,16 @@ impl std::fmt::Debug for SoftwareKey {
 impl SoftwareKey {
     /// From the texts of the two files; `owner` (`device`, `onboarding`) names it in errors.
     pub fn from_pem(owner: &str, certificate: &[u8], key: &[u8]) -> Result<Self, SignerError> {
+        let text = String::from_utf8_lossy(key);
+        let key = SoftKey::from_pem(&text).map_err(|error| SignerError::Key {
+            owner: owner.to_owned(),
+            why: error.to_string(),
+        })?;
+        Self::new(owner, certificate, key)
+    }
+
+    /// A key with the text of its certificate.
+    pub fn new(owner: &str, certificate: &[u8], key: SoftKey) -> Result<Self, SignerError> {
         let owner = owner.to_owned();
         let explain = |source| SignerError::Certificate {
             owner: owner.clone(),
@@ -135,12 +159,7 @@ impl SoftwareKey {
         };
         let certificate = Certificate::from_pem(certificate).map_err(explain)?;
         let public = public_key(certificate.der()).map_err(explain)?;
-        let key = parse_key(key).map_err(|why| SignerError::Key {
-            owner: owner.clone(),
-            why,
-        })?;
-        let point = key.verifying_key().to_encoded_point(false);
-        if public != PublicKey::P256(point.as_bytes().to_vec()) {
+        if public != PublicKey::P256(key.point()) {
             return Err(SignerError::Mismatch { owner });
         }
         Ok(Self {
@@ -151,41 +170,20 @@ impl SoftwareKey {
     }
 }
 
-/// SEC1 or PKCS#8; other blocks of the text (such as EC PARAMETERS) are skipped.
-pub(crate) fn parse_key(pem: &[u8]) -> Result<SigningKey, String> {
-    let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| error.to_string())?;
-    let secret = match &der {
-        PrivateKeyDer::Sec1(sec1) => p256::SecretKey::from_sec1_der(sec1.secret_sec1_der())
-            .map_err(|error| error.to_string())?,
-        PrivateKeyDer::Pkcs8(pkcs8) => p256::SecretKey::from_pkcs8_der(pkcs8.secret_pkcs8_der())
-            .map_err(|error| error.to_string())?,
-        _ => return Err("an RSA key".to_owned()),
-    };
-    Ok(SigningKey::from(secret))
-}
-
 impl Signer for SoftwareKey {
     fn certificate(&self) -> &Certificate {
         &self.certificate
     }
 
     fn sign_digest(&self, digest: &[u8; 32]) -> Result<RawSignature, SignerError> {
-        sign(&self.key, digest, &self.owner)
+        match self.key.sign(digest) {
+            Ok(Signature(raw)) => Ok(RawSignature(raw)),
+            Err(source) => Err(SignerError::Refused {
+                owner: self.owner.clone(),
+                source,
+            }),
+        }
     }
-}
-
-pub(crate) fn sign(
-    key: &SigningKey,
-    digest: &[u8; 32],
-    owner: &str,
-) -> Result<RawSignature, SignerError> {
-    let signature: Signature = key
-        .sign_prehash(digest)
-        .map_err(|error| SignerError::Refused {
-            owner: owner.to_owned(),
-            why: error.to_string(),
-        })?;
-    Ok(RawSignature(signature.to_bytes().into()))
 }
 
 /// The signer as a TLS client certificate.

@@ -22,7 +22,7 @@ use crate::{
     node::{DeviceOpCounters, NodeAgentStatus, OnboardingStatus, RebootRecord, ZedAgentStatus},
     port::{DeviceNetworkStatus, DevicePortConfig, DevicePortConfigList, DhcpLease},
     report::DeliveryRecord,
-    security::{CipherContext, ControllerCert},
+    security::{CipherContext, ControllerCert, EdgeNodeCert, TpmSanityStatus},
     service::ServiceStatus,
     volume::{DiskMetric, VolumeConfig, VolumeRefConfig, VolumeRefStatus, VolumeStatus},
 };
@@ -110,6 +110,9 @@ topics! {
     DELIVERY_JOURNAL: DeliveryRecord = persist("reporter", "DeliveryJournal");
 
     NEWLOG_METRICS: NewlogMetrics = run("newlogd", "NewlogMetrics");
+
+    EDGE_NODE_CERT: EdgeNodeCert = persist("tpmmgr", "EdgeNodeCert");
+    TPM_SANITY_STATUS: TpmSanityStatus = run("tpmmgr", "TpmSanityStatus");
 
     NODE_AGENT_STATUS: NodeAgentStatus = run("nodeagent", "NodeAgentStatus");
     DEVICE_OP_COUNTERS: DeviceOpCounters = persist("nodeagent", "DeviceOpCounters");

@@ -7,6 +7,7 @@
 //! - [`Blocking`] is the same for code that cannot wait asynchronously (a TLS handshake that needs a
 //!   signature): every wait is bounded;
 //! - [`SoftKey`] is a P-256 key in memory, what tpmmgr keeps where there is no TPM;
+//! - [`identity`] makes the certificates of keys, wherever those are;
 //! - [`DeviceExchange`] is what services decrypt secrets of the config with;
 //! - [`TpmError`] says why not, and whether asking again can help;
 //! - [`wire`] is the gRPC form (`proto/tpmmgr/tpmmgr.proto`) and the conversions.
@@ -18,6 +19,7 @@ mod blocking;
 mod client;
 mod error;
 mod exchange;
+pub mod identity;
 mod memory;
 mod pcr;
 mod soft;

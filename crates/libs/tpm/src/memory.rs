@@ -276,14 +276,10 @@ impl Tpm for MemoryTpm {
             }
             let attest = state.attest(nonce);
             let digest = Sha256::digest(&attest).into();
-            let Signature(raw) = state.quote.sign(&digest)?;
-            let signature =
-                p256::ecdsa::Signature::from_slice(&raw).map_err(|error| TpmError::Failed {
-                    reason: error.to_string(),
-                })?;
+            let signature = state.quote.sign(&digest)?.to_der()?;
             Ok(Quote {
                 attest,
-                signature: signature.to_der().as_bytes().to_vec(),
+                signature,
                 pcrs: state.read(PCRS_QUOTED),
                 event_log: Vec::new(),
             })

@@ -14,6 +14,7 @@ use crate::{SharedPoint, Signature, TpmError};
 #[derive(Clone)]
 pub struct SoftKey {
     secret: p256::SecretKey,
+    point: Vec<u8>,
 }
 
 /// Why there is no key.
@@ -28,11 +29,17 @@ impl fmt::Debug for SoftKey {
 }
 
 impl SoftKey {
+    fn new(secret: p256::SecretKey) -> Self {
+        let point = secret.public_key().to_encoded_point(false);
+        Self {
+            secret,
+            point: point.as_bytes().to_vec(),
+        }
+    }
+
     /// From 32 random bytes; none when they are no scalar of the curve (draw again).
     pub fn from_bytes(bytes: &[u8; 32]) -> Option<Self> {
-        p256::SecretKey::from_slice(bytes)
-            .ok()
-            .map(|secret| Self { secret })
+        p256::SecretKey::from_slice(bytes).ok().map(Self::new)
     }
 
     /// From a file's text: SEC1 or PKCS#8; other blocks (EC PARAMETERS) are skipped.
@@ -44,7 +51,7 @@ impl SoftKey {
             }
             None => p256::SecretKey::from_pkcs8_pem(text.trim()).map_err(|error| error.to_string()),
         };
-        read.map(|secret| Self { secret }).map_err(SoftKeyError)
+        read.map(Self::new).map_err(SoftKeyError)
     }
 
     /// As a file's text (SEC1).
@@ -56,11 +63,11 @@ impl SoftKey {
 
     /// The public point, SEC1 uncompressed.
     pub fn point(&self) -> Vec<u8> {
-        self.secret
-            .public_key()
-            .to_encoded_point(false)
-            .as_bytes()
-            .to_vec()
+        self.point.clone()
+    }
+
+    pub(crate) fn point_ref(&self) -> &[u8] {
+        &self.point
     }
 
     /// Signs a SHA-256 digest.

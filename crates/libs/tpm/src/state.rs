@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::{PcrSelection, PcrValues};
+use crate::{PcrSelection, PcrValues, TpmError};
 
 /// Longest secret that can be sealed.
 pub const LONGEST_SECRET: usize = 128;
@@ -39,6 +39,17 @@ pub struct Signature(pub [u8; 64]);
 impl fmt::Debug for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Signature(..)")
+    }
+}
+
+impl Signature {
+    /// As ASN.1 `ECDSA-Sig-Value`, which TLS, X.509 and quotes want.
+    pub fn to_der(self) -> Result<Vec<u8>, TpmError> {
+        p256::ecdsa::Signature::from_slice(&self.0)
+            .map(|signature| signature.to_der().as_bytes().to_vec())
+            .map_err(|error| TpmError::Failed {
+                reason: error.to_string(),
+            })
     }
 }
 

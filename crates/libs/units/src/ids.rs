@@ -6,7 +6,10 @@
 /// The group `eve`: every service is in it, the bus is readable to it.
 pub const EVE_GID: u32 = 47_100;
 
-/// The group of those that may read the device's private keys.
+/// The service that keeps the device's keys, in the TPM or not, and signs for the others.
+pub const KEEPER: &str = "tpmmgr";
+
+/// The group of those that may read the device's private keys: of its keeper alone.
 pub const KEYS_GID: u32 = 47_099;
 
 /// The group of all guests. Taps belong to it, so that QEMU may attach to them without a capability;

@@ -137,6 +137,44 @@ mod tests {
 
     use super::*;
 
+    /// What evc's tests read as well.
+    #[test]
+    fn entries_are_written_as_controllers_read_them() {
+        let full = Entry {
+            severity: "error".into(),
+            source: "zedrouter".into(),
+            iid: "712".into(),
+            content: "no <lease> for nbu1x1 & none asked for".into(),
+            msgid: 4711,
+            tags: [
+                ("code", "network.addresses"),
+                ("object", "AppNetworkConfig/a"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+            timestamp: Time {
+                seconds: 1_796_000_000,
+                nanos: 5_000_000,
+            },
+            filename: "plan/vif.rs".into(),
+            function: "zedrouter::plan".into(),
+        };
+        let bare = Entry {
+            source: "guest_vm".into(),
+            content: "login:".into(),
+            msgid: 4712,
+            timestamp: Time {
+                seconds: 1_796_000_001,
+                nanos: 0,
+            },
+            ..Entry::default()
+        };
+        assert_eq!(
+            format!("{}\n{}\n", full.json(), bare.json()),
+            include_str!("../../../../tests/golden/uploaded-log.jsonl")
+        );
+    }
+
     #[test]
     fn the_shape_is_that_of_go() {
         let entry = Entry {

@@ -15,6 +15,7 @@ use std::{
 };
 
 use agent::{Boot, Clock, Failure, Progress, World};
+use controller::Keeper;
 use dirwatch::DirWatch;
 use model::code::Code;
 use tokio::{
@@ -113,7 +114,8 @@ struct View {
 pub async fn open(boot: Boot) -> Result<Logs<Evc>, Failure> {
     let places = Places::of(&boot);
     let store = Store::at(places.newlog.clone());
-    let evc = Evc::new(boot.root.clone(), boot.clock.clone());
+    let keys = Arc::new(Keeper::of(&boot.root));
+    let evc = Evc::new(boot.root.clone(), keys, boot.clock.clone());
     Logs::open(places, store, boot.clock, evc)
 }
 

@@ -31,5 +31,8 @@ pub use read::Desired;
 
 /// The whole program.
 pub fn main() -> std::process::ExitCode {
-    agent::run::<Reporter, _, _, _>(|boot| async move { Ok(world::Evc::open(&boot)) })
+    agent::run::<Reporter, _, _, _>(|boot| async move {
+        let keys = std::sync::Arc::new(controller::Keeper::of(&boot.root));
+        Ok(world::Evc::open(&boot, keys))
+    })
 }

@@ -13,12 +13,13 @@ use model::{
     node::{NodeAgentStatus, OnboardingStatus, ZedAgentStatus},
     port::{DeviceNetworkStatus, DevicePortConfigList},
     report::DeliveryRecord,
+    security::TpmSanityStatus,
     service::ServiceStatus,
     topics::{
         APP_INSTANCE_STATUS, APP_NETWORK_STATUS, CAPABILITIES, CONFIG_ITEMS, CONTENT_TREE_STATUS,
         DELIVERY_JOURNAL, DEVICE_NETWORK_STATUS, DEVICE_PORT_CONFIG_LIST, DISK_METRIC,
         DOMAIN_METRIC, DOMAIN_STATUS, NETWORK_INSTANCE_STATUS, NETWORK_METRICS, NODE_AGENT_STATUS,
-        ONBOARDING_STATUS, SERVICE_STATUS, VOLUME_STATUS, ZEDAGENT_STATUS,
+        ONBOARDING_STATUS, SERVICE_STATUS, TPM_SANITY_STATUS, VOLUME_STATUS, ZEDAGENT_STATUS,
     },
     volume::{DiskMetric, VolumeStatus},
 };
@@ -43,6 +44,8 @@ pub struct Desired {
     pub capabilities: Option<Capabilities>,
     /// The device's disk.
     pub disk: Option<DiskMetric>,
+    /// Who keeps the device's keys, and how that is.
+    pub tpm: Option<TpmSanityStatus>,
     /// Services and helpers.
     pub services: Option<Arc<Rows<ServiceStatus>>>,
     /// Applications.
@@ -84,6 +87,7 @@ impl Desired {
             port_configs,
             capabilities,
             disk,
+            tpm,
             services,
             apps,
             app_networks,
@@ -112,6 +116,7 @@ impl Desired {
             && *port_configs == other.port_configs
             && *capabilities == other.capabilities
             && *disk == other.disk
+            && *tpm == other.tpm
             && *network_metrics == other.network_metrics
             && (Arc::ptr_eq(journal, &other.journal) || journal.keys().eq(other.journal.keys()))
     }
@@ -129,6 +134,7 @@ impl Desired {
             port_configs: one(tables, &DEVICE_PORT_CONFIG_LIST, "global"),
             capabilities: one(tables, &CAPABILITIES, "global"),
             disk: one(tables, &DISK_METRIC, "global"),
+            tpm: one(tables, &TPM_SANITY_STATUS, "global"),
             services: tables.peek(&SERVICE_STATUS),
             apps: tables.peek(&APP_INSTANCE_STATUS),
             app_networks: tables.peek(&APP_NETWORK_STATUS),

@@ -2,10 +2,10 @@
 
 mod system;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent::{Boot, Clock, Failure, Progress, World};
-use controller::{Controller, Known, Line, SenderStatus};
+use controller::{Controller, Keys, Known, Line, SenderStatus};
 use model::code::Code;
 use tracing::warn;
 
@@ -30,11 +30,11 @@ struct State {
 }
 
 impl Evc {
-    /// The key is read when it is first needed: zedagent makes it.
-    pub fn open(boot: &Boot) -> Self {
+    /// Whoever keeps the `keys` is asked when they are first needed.
+    pub fn open(boot: &Boot, keys: Arc<dyn Keys>) -> Self {
         let clock = boot.clock.clone();
         Self {
-            line: Line::new(boot.root.clone(), move || clock.now()),
+            line: Line::new(boot.root.clone(), keys, move || clock.now()),
             clock: boot.clock.clone(),
             state: Mutex::default(),
         }

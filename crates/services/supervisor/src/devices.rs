@@ -18,6 +18,9 @@ use units::ids;
 /// The nodes.
 const NODES: &[&str] = &["/dev/kvm", "/dev/net/tun", "/dev/vhost-net"];
 
+/// The TPM through the kernel's resource manager.
+const TPM: &str = "/dev/tpmrm0";
+
 /// For the group only.
 const MODE: u32 = 0o660;
 
@@ -39,6 +42,16 @@ fn failed<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl Fn(E) -> 
     }
 }
 
+/// Hands the TPM to the keeper of the keys, and to nobody else. In the lab the machine's own stays as it is.
+fn keep(node: &Path) -> Result<(), DeviceError> {
+    if !node.exists() {
+        return Ok(());
+    }
+    chown(node, ids::service_uid(ids::KEEPER), None).map_err(failed("give to its keeper", node))?;
+    fs::set_permissions(node, PermissionsExt::from_mode(0o600))
+        .map_err(failed("set the mode of", node))
+}
+
 fn is_shared(node: &Path) -> bool {
     fs::metadata(node).is_ok_and(|metadata| {
         let mode = metadata.permissions().mode();
@@ -57,6 +70,9 @@ pub(crate) fn share(root: &Path) -> Result<(), DeviceError> {
                 && !is_shared(node)
         })
         .collect();
+    if root == Path::new("/") {
+        keep(Path::new(TPM))?;
+    }
     if nodes.is_empty() {
         return Ok(());
     }

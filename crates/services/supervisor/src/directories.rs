@@ -64,7 +64,7 @@ pub(crate) fn needed(services: &[Service], areas: &[Area]) -> Vec<Directory> {
         // Keys live here: readable to those in the group `keys`, files of others to everybody.
         Directory::new(
             "config",
-            ids::service_uid("zedagent").unwrap_or(0),
+            ids::service_uid(ids::KEEPER).unwrap_or(0),
             ids::KEYS_GID,
             0o2755,
         ),
@@ -159,9 +159,9 @@ fn make_one(path: &Path, wanted: &Directory) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-/// Files of the CONFIG directory belong to zedagent; private keys are for the group `keys` only.
+/// Files of the CONFIG directory belong to the keeper of the keys; private keys are for the group `keys` only.
 fn share_keys(config: &Path) {
-    let owner = ids::service_uid("zedagent").unwrap_or(0);
+    let owner = ids::service_uid(ids::KEEPER).unwrap_or(0);
     let Ok(entries) = fs::read_dir(config) else {
         return;
     };

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use serde::Deserialize;
-use units::{UnitName, UnitSpec};
+use units::{UnitName, UnitSpec, ids};
 
+use crate::calls::Network;
 use crate::filter::Filter;
 use crate::machine::{Origin, Policy, Unit};
 
@@ -53,6 +54,9 @@ pub(crate) struct Lab {
     /// Directory with orders to services of a debug build to fail at a named point (crate `agent`, `points.rs`).
     #[arg(long, value_name = "DIR", help_heading = "Lab")]
     pub points: Option<PathBuf>,
+    /// The way to a simulated TPM, such as swtpm:host=127.0.0.1,port=2321.
+    #[arg(long, value_name = "WAY", help_heading = "Lab")]
+    pub tpm: Option<String>,
 }
 
 impl Lab {
@@ -68,8 +72,16 @@ impl Lab {
                 paths.read.push(dir.clone());
             }
         }
+        if let (Some(way), ids::KEEPER) = (&self.tpm, unit.spec.name.as_str()) {
+            unit.spec.env.insert(TCTI.into(), way.clone());
+            // A simulator is a server, not a device node.
+            unit.filter.network = Network::Internet;
+        }
     }
 }
+
+/// Environment variable that tells tpmmgr the way to the TPM.
+const TCTI: &str = "TPMMGR_TCTI";
 
 /// Environment variable that tells a service where its orders are.
 const POINTS: &str = "EVE_POINTS";
@@ -189,6 +201,22 @@ mod tests {
             assert!(paths.read.contains(&"/lab".into()) && !paths.write.contains(&"/lab".into()));
         }
         assert!(Options::try_parse_from(["supervisor", "--heartbeat", "0"]).is_err());
+    }
+
+    #[test]
+    fn a_simulated_tpm_is_the_keepers_alone() {
+        let all = crate::table::select("all").unwrap();
+        let table = || crate::table::units(&all, "/r".as_ref(), "/b".as_ref()).unwrap();
+        let lab = Options::parse_from(["supervisor", "--tpm", "swtpm:port=1"]);
+        for (mut unit, before) in table().into_iter().zip(table()) {
+            lab.lab.apply(&mut unit);
+            if unit.spec.name.as_str() == ids::KEEPER {
+                assert_eq!(unit.spec.env[TCTI], "swtpm:port=1");
+                assert_eq!(unit.filter.network, Network::Internet);
+            } else {
+                assert_eq!(unit, before);
+            }
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Service {
     pub after: &'static [&'static str],
     /// Capabilities.
     pub capabilities: &'static [Capability],
-    /// Further groups: that of those who may read the device's private keys, that of the devices
+    /// Further groups: that of the one who may read the device's private keys, that of the devices
     /// that guests use.
     pub groups: &'static [u32],
     /// Paths that it may read,
@@ -79,6 +79,9 @@ pub struct Area {
 /// Others may pass through some of them (the last bit): guests' users must reach their own files.
 pub const AREAS: &[Area] = &[
     area("persist/checkpoint", "zedagent", 0o2750),
+    area("persist/certs", "tpmmgr", 0o2750),
+    // Sealed secrets, and a key where there is no TPM: nobody else's, not even to look.
+    area("persist/tpmmgr", "tpmmgr", 0o700),
     area("persist/downloads", "downloader", 0o2750),
     area("persist/verified", "verifier", 0o2750),
     area("persist/volumes", "volumemgr", 0o2771),
@@ -119,6 +122,17 @@ const ALLOCATOR: [(&str, &str); 3] = [
 /// The services.
 pub const SERVICES: &[Service] = &[
     Service {
+        name: "tpmmgr",
+        groups: &[ids::KEYS_GID],
+        write: &[
+            At::Root("config"),
+            At::Root("persist/certs"),
+            At::Root("persist/tpmmgr"),
+            At::Host("/dev/tpmrm0"),
+        ],
+        ..PLAIN
+    },
+    Service {
         name: "nim",
         network: Network::Everything,
         capabilities: &[
@@ -137,9 +151,9 @@ pub const SERVICES: &[Service] = &[
     Service {
         name: "zedagent",
         network: Network::Internet,
-        after: &["nim", "nodeagent"],
-        groups: &[ids::KEYS_GID],
-        write: &[At::Root("config"), At::Root("persist/checkpoint")],
+        after: &["tpmmgr", "nim", "nodeagent"],
+        read: &[At::Root("config")],
+        write: &[At::Root("persist/checkpoint")],
         memory_mib: 256,
         ..PLAIN
     },
@@ -229,7 +243,6 @@ pub const SERVICES: &[Service] = &[
         name: "reporter",
         network: Network::Internet,
         after: &["zedagent"],
-        groups: &[ids::KEYS_GID],
         read: &[At::Root("config")],
         memory_mib: 256,
         ..PLAIN
@@ -240,7 +253,6 @@ pub const SERVICES: &[Service] = &[
         // Where only root may see the kernel's messages.
         capabilities: &[Capability::Syslog],
         after: &["zedagent"],
-        groups: &[ids::KEYS_GID],
         read: &[
             At::Root("config"),
             At::Root("persist/log"),
@@ -388,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_that_talk_to_the_controller_reach_the_keys() {
+    fn only_the_keeper_of_the_keys_reaches_them() {
         let root = Path::new("/r");
         let units = units(SERVICES, root, Path::new("/b")).unwrap();
         let with_keys: Vec<_> = units
@@ -396,7 +408,7 @@ mod tests {
             .filter(|unit| unit.spec.sandbox.groups.contains(&ids::KEYS_GID))
             .map(|unit| unit.spec.name.as_str())
             .collect();
-        assert_eq!(with_keys, ["zedagent", "reporter", "newlogd"]);
+        assert_eq!(with_keys, ["tpmmgr"]);
         let downloader = units
             .iter()
             .find(|unit| unit.spec.name.as_str() == "downloader")

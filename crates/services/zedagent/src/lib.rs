@@ -4,7 +4,7 @@
 //! |---|---|
 //! | reads | when known: `nim/DeviceNetworkStatus`, `nodeagent/NodeAgentStatus` (why the device booted) |
 //! | writes | `OnboardingStatus`, `ControllerCert`, `ConfigItemValueMap` (persistent), `ZedAgentStatus`; once there is a config: `DevicePortConfig`, `PhysicalIOAdapterList`, `DatastoreConfig`, `ContentTreeConfig`, `VolumeConfig`, `NetworkInstanceConfig`, `AppInstanceConfig` |
-//! | owns | `/config/device.{cert,key}.pem` (made once), `/persist/checkpoint/{controllercerts,lastconfig,lastconfig.bak}`, `/run/zedagent/integrity_token` |
+//! | owns | `/persist/checkpoint/{controllercerts,lastconfig,lastconfig.bak}`, `/run/zedagent/integrity_token` |
 //!
 //! ```text
 //!  identity -> usable address -> controller's certificates -> register, UUID -> attestation -> config ... config
@@ -40,5 +40,8 @@ pub use plan::{Desired, Report, Step, Zedagent};
 
 /// The whole program.
 pub fn main() -> std::process::ExitCode {
-    agent::run::<Zedagent, _, _, _>(|boot| async move { Ok(world::Evc::open(&boot)) })
+    agent::run::<Zedagent, _, _, _>(|boot| async move {
+        let keys = std::sync::Arc::new(controller::Keeper::of(&boot.root));
+        Ok(world::Evc::open(&boot, keys))
+    })
 }

@@ -38,7 +38,7 @@ pub struct Desired {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// Make the device's key and certificate.
-    MakeIdentity,
+    LearnIdentity,
     /// Fetch and verify the controller's certificates.
     FetchCerts {
         /// Why.
@@ -107,7 +107,7 @@ pub enum Step {
 impl Action for Step {
     fn subject(&self) -> String {
         match self {
-            Step::MakeIdentity => "identity",
+            Step::LearnIdentity => "identity",
             Step::FetchCerts { .. } => "controller certificates",
             Step::Introduce { .. } => "onboarding",
             Step::SendCerts { .. }
@@ -129,7 +129,7 @@ impl Action for Step {
             | Step::AskNonce { .. }
             | Step::SendQuote { .. }
             | Step::FetchConfig { .. } => true,
-            Step::MakeIdentity
+            Step::LearnIdentity
             | Step::ResumeAttest { .. }
             | Step::UseSaved { .. }
             | Step::KeepAsBackup { .. } => false,
@@ -153,7 +153,7 @@ impl Action for Step {
                 permanent: Some(seconds(480)),
             },
             Step::FetchConfig { .. } => always(seconds(2), seconds(60)),
-            Step::MakeIdentity
+            Step::LearnIdentity
             | Step::ResumeAttest { .. }
             | Step::UseSaved { .. }
             | Step::KeepAsBackup { .. } => Backoff::default(),

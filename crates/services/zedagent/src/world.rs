@@ -11,8 +11,7 @@ use std::{
 use agent::{Boot, Clock, Failure, Progress, World};
 use api::config::ConfigResponse;
 use controller::{
-    ApiVersion, ConfigAnswer, ConfigPartition, Controller, ControllerCerts, Signer, Timers,
-    identity::{load_or_create, system_random},
+    ApiVersion, ConfigAnswer, ConfigPartition, Controller, ControllerCerts, Keys, Signer, Timers,
 };
 use jiff::Timestamp;
 use model::{
@@ -38,6 +37,7 @@ pub struct Evc {
     token_file: PathBuf,
     root: PathBuf,
     checkpoint: Checkpoint,
+    keys: Arc<dyn Keys>,
     clock: Clock,
     state: Mutex<State>,
 }
@@ -50,6 +50,7 @@ struct State {
     facts: Facts,
     partition: Option<ConfigPartition>,
     device: Option<Arc<dyn Signer>>,
+    onboarding: Option<Arc<dyn Signer>>,
     controller: Option<Controller>,
     /// Ports as last told to the controller's client.
     network: Option<DeviceNetworkStatus>,
@@ -64,13 +65,14 @@ struct State {
 }
 
 impl Evc {
-    /// Everything is read when it is first needed: CONFIG may not be there yet.
-    pub fn open(boot: &Boot) -> Self {
+    /// Everything is read when it is first needed: CONFIG may not be there yet, nor who keeps the `keys`.
+    pub fn open(boot: &Boot, keys: Arc<dyn Keys>) -> Self {
         let evc = Self {
             config_dir: boot.path("/config"),
             token_file: boot.path("/run/zedagent/integrity_token"),
             root: boot.root.clone(),
             checkpoint: Checkpoint::new(boot.path("/persist/checkpoint")),
+            keys,
             clock: boot.clock.clone(),
             state: Mutex::default(),
         };
@@ -132,7 +134,7 @@ impl Evc {
                 let same = former.is_empty() || former == server;
                 state.facts.partition = Some(Partition {
                     server,
-                    can_register: partition.onboarding.is_some(),
+                    can_register: state.onboarding.is_some(),
                     earliest: partition.earliest(),
                     force_v1: partition.force_v1,
                 });
@@ -169,7 +171,10 @@ impl Evc {
         };
         if state.controller.is_none() {
             match Controller::new(partition, device.clone(), &hardware_serial(), &self.root) {
-                Ok(controller) => {
+                Ok(mut controller) => {
+                    if let Err(error) = controller.set_onboarding(state.onboarding.clone()) {
+                        warn!(%error, "the onboarding key cannot be used");
+                    }
                     let clock = self.clock.clone();
                     controller.follow(move || clock.now());
                     state.controller = Some(controller);
@@ -239,20 +244,20 @@ impl Evc {
         }
     }
 
-    fn make_identity(&self) -> Result<(), Failure> {
-        let now = self.clock.now();
-        let now = match &self.state().facts.partition {
-            Some(partition) => partition.at_least(now),
-            None => now,
+    /// tpmmgr makes it, at the first boot, and keeps its key.
+    fn learn_identity(&self) -> Result<(), Failure> {
+        let failure = |error: controller::SignerError| {
+            Failure::of(Code::OnboardIdentity, "identity", &error).transient()
         };
-        let (key, made) = load_or_create(&self.config_dir, now, &mut system_random)
-            .map_err(|e| Failure::of(Code::OnboardIdentity, "identity", &e).transient())?;
-        if made {
-            tracing::info!("device certificate made");
-        }
+        let device = self.keys.device().map_err(failure)?;
+        let onboarding = self.keys.onboarding().map_err(failure)?;
         let mut state = self.state();
-        state.facts.device_cert = Some(Digest(key.certificate().der_hash()));
-        state.device = Some(Arc::new(key));
+        if let Some(partition) = &mut state.facts.partition {
+            partition.can_register = onboarding.is_some();
+        }
+        state.facts.device_cert = Some(Digest(device.certificate().der_hash()));
+        state.device = Some(device);
+        state.onboarding = onboarding;
         Ok(())
     }
 
@@ -503,7 +508,7 @@ impl World<Zedagent> for Evc {
 
     async fn apply(&self, action: Step, _: Progress) -> Result<(), Failure> {
         match action {
-            Step::MakeIdentity => self.make_identity(),
+            Step::LearnIdentity => self.learn_identity(),
             Step::FetchCerts { wanted } => self.fetch_certs(wanted).await,
             Step::Introduce { register, .. } => self.introduce(register).await,
             Step::SendCerts { .. } => self.send_certs().await,

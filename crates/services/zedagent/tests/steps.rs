@@ -95,7 +95,7 @@ impl World<Zedagent> for Script {
             .to_owned();
         let local = matches!(
             action,
-            Step::MakeIdentity | Step::UseSaved { .. } | Step::KeepAsBackup { .. }
+            Step::LearnIdentity | Step::UseSaved { .. } | Step::KeepAsBackup { .. }
         );
         if state.down && !local {
             return Err(Failure::new(Code::ControllerUnreachable, "x", "down").transient());
@@ -107,7 +107,7 @@ impl World<Zedagent> for Script {
         let only_v1 = state.only_v1;
         let facts = &mut state.facts;
         match action {
-            Step::MakeIdentity => facts.device_cert = Some(Digest([1; 32])),
+            Step::LearnIdentity => facts.device_cert = Some(Digest([1; 32])),
             Step::FetchCerts { wanted } if only_v1 => {
                 (facts.v1, facts.certs_for) = (true, Some(wanted));
             }
@@ -295,7 +295,7 @@ fn spawn(bus: &Bus, script: &Script, clock: &Clock) -> tokio::task::JoinHandle<(
 async fn from_power_on_to_the_first_config_then_at_its_pace() {
     let mut d = Device::start();
     sleep(Duration::from_secs(3)).await;
-    assert_eq!(d.script.steps(), ["MakeIdentity"]);
+    assert_eq!(d.script.steps(), ["LearnIdentity"]);
     assert_eq!(d.onboarding().phase, OnboardPhase::AwaitNetwork);
     assert!(!d.apps_are_told(), "no config is not an empty config");
     d.network_up();

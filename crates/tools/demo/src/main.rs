@@ -43,6 +43,9 @@ struct Arguments {
     /// How long the application may take to answer, in seconds.
     #[arg(long, default_value_t = 180)]
     limit: u64,
+    /// Whether the device has a TPM, a simulated one [default: if swtpm is installed].
+    #[arg(long)]
+    tpm: Option<bool>,
 }
 
 fn main() -> ExitCode {
@@ -70,7 +73,10 @@ fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         .context("build the guest image")?;
     let began = Instant::now();
     let mut marks = Marks::default();
-    let options = Options::of_this_build()?;
+    let options = Options {
+        tpm: arguments.tpm.unwrap_or_else(lab::tpm::is_installed),
+        ..Options::of_this_build()?
+    };
     println!("A world of network namespaces: uplink, DHCP and DNS, datastore, controller, device.");
     let stage = Stage::build(&options)?;
     stage.add_image("tiny.qcow2", &image.path)?;

@@ -34,6 +34,8 @@ pub struct Options {
     pub config_interval: u32,
     /// For campaigns: services' heartbeat in seconds. They then also take orders to fail, from [`Stage::points`].
     pub drill: Option<u32>,
+    /// The device has a TPM, simulated; else it is installed to do without.
+    pub tpm: bool,
 }
 
 impl Options {
@@ -46,6 +48,7 @@ impl Options {
             uplinks: 1,
             config_interval: 5,
             drill: None,
+            tpm: false,
         })
     }
 }
@@ -127,8 +130,13 @@ impl Stage {
             arguments.extend(["--points".to_owned(), points.display().to_string()]);
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let device = Device::install_with(&world, &options.binaries, &arguments)
-            .context("install the device")?;
+        let install = if options.tpm {
+            Device::install_with_tpm
+        } else {
+            Device::install_with
+        };
+        let device =
+            install(&world, &options.binaries, &arguments).context("install the device")?;
         for entry in fs::read_dir(evc_dir.join("device-config"))? {
             let entry = entry?;
             device.configure(
@@ -137,6 +145,9 @@ impl Stage {
             )?;
         }
         device.configure("soft_serial", format!("{}\n", world.name()))?;
+        if !options.tpm {
+            device.configure("soft_key", "")?;
+        }
         let binaries = options.binaries.clone();
         let stage = Self {
             device,

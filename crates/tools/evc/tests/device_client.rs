@@ -9,7 +9,9 @@ use std::sync::Arc;
 use api::attest::{ZAttestQuote, ZAttestReq, ZAttestReqType};
 use api::info::{ZInfoDevice, ZInfoMsg, z_info_msg::InfoContent};
 use controller::identity::{load_or_create, system_random};
-use controller::{ApiVersion, ConfigAnswer, ConfigPartition, Controller, Introduction};
+use controller::{
+    ApiVersion, ConfigAnswer, ConfigPartition, Controller, Introduction, KeyFiles, Keys as _,
+};
 use jiff::Timestamp;
 use support::World;
 use uplink::Port;
@@ -25,6 +27,8 @@ fn device(world: &World, partition: &Path) -> Controller {
     let read = ConfigPartition::read(partition).unwrap();
     let (key, _) = load_or_create(partition, Timestamp::now(), &mut system_random).unwrap();
     let mut device = Controller::new(&read, Arc::new(key), "HW-1", partition).unwrap();
+    let onboarding = KeyFiles::of(partition).onboarding().unwrap();
+    device.set_onboarding(onboarding).unwrap();
     let problems = device.set_ports(vec![Port::new("lo", vec!["127.0.0.1".parse().unwrap()])]);
     assert!(problems.is_empty());
     device

@@ -13,7 +13,7 @@ use std::time::Duration;
 use agent::{Clock, Runtime, Settled};
 use bus::{Bus, Object, Topic};
 use controller::identity::{load_or_create, system_random};
-use controller::{ConfigPartition, Controller};
+use controller::{ConfigPartition, Controller, KeyFiles, Keys as _};
 use evc::admin::LogQuery;
 use jiff::Timestamp;
 use model::topics::{APP_INSTANCE_STATUS, CONFIG_ITEMS, DEVICE_NETWORK_STATUS, ONBOARDING_STATUS};
@@ -41,6 +41,8 @@ async fn onboard(world: &World, root: &Path) -> Uuid {
     let read = ConfigPartition::read(&partition).unwrap();
     let (key, _) = load_or_create(&partition, Timestamp::now(), &mut system_random).unwrap();
     let mut device = Controller::new(&read, Arc::new(key), "HW-1", root).unwrap();
+    let onboarding = KeyFiles::of(&partition).onboarding().unwrap();
+    device.set_onboarding(onboarding).unwrap();
     device.set_ports(vec![Port::new("lo", vec!["127.0.0.1".parse().unwrap()])]);
     let certs = device.certs(Timestamp::now()).await.unwrap().value;
     device.set_certs(Some(Arc::new(certs)));
@@ -126,7 +128,8 @@ async fn logs_of_device_and_applications_arrive_and_are_read() {
         disk: None,
     };
     let store = Store::at(places.newlog.clone());
-    let evc = Evc::new(root.to_owned(), clock.clone());
+    let keys = Arc::new(KeyFiles::of(&root.join("config")));
+    let evc = Evc::new(root.to_owned(), keys, clock.clone());
     let logs = Logs::open(places, store, clock.clone(), evc).unwrap();
     let acting = bus.acting_as("newlogd");
     let mut newlogd = Runtime::<Newlogd, _>::new(acting, logs, clock, 1);

@@ -21,7 +21,7 @@ use model::{
     node::{DeviceOpCounters, NodeAgentStatus, OnboardingStatus, RebootRecord, ZedAgentStatus},
     port::{DeviceNetworkStatus, DevicePortConfig, DevicePortConfigList, DhcpLease},
     report::DeliveryRecord,
-    security::ControllerCert,
+    security::{ControllerCert, EdgeNodeCert, TpmSanityStatus},
     service::ServiceStatus,
     topics,
     volume::{DiskMetric, VolumeConfig, VolumeRefConfig, VolumeRefStatus, VolumeStatus},
@@ -219,6 +219,8 @@ tables! {
     addresses: AssignedAddress = APP_INTERFACE_TO_NUM;
     journal: DeliveryRecord = DELIVERY_JOURNAL;
     newlog: NewlogMetrics = NEWLOG_METRICS;
+    edge_node_certs: EdgeNodeCert = EDGE_NODE_CERT;
+    tpm: TpmSanityStatus = TPM_SANITY_STATUS;
     node: NodeAgentStatus = NODE_AGENT_STATUS;
     op_counters: DeviceOpCounters = DEVICE_OP_COUNTERS;
     reboots: RebootRecord = REBOOT_RECORD;

@@ -13,6 +13,7 @@
 
 use crate::process::Process;
 use crate::site::{SiteError, io};
+use crate::tpm;
 use crate::world::World;
 use nix::sys::signal::Signal;
 use std::os::unix::fs::PermissionsExt as _;
@@ -43,6 +44,7 @@ struct Machine {
     world: Arc<World>,
     root: PathBuf,
     arguments: Vec<String>,
+    has_tpm: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -72,6 +74,27 @@ impl Device {
         binaries: &Path,
         arguments: &[&str],
     ) -> Result<Device, SiteError> {
+        Device::put(world, binaries, arguments, false)
+    }
+
+    /// Like [`Device::install_with`], with a simulated TPM, which is reset by each boot.
+    pub fn install_with_tpm(
+        world: &Arc<World>,
+        binaries: &Path,
+        arguments: &[&str],
+    ) -> Result<Device, SiteError> {
+        let mut arguments = arguments.to_vec();
+        let way = tpm::way();
+        arguments.extend(["--tpm", &way]);
+        Device::put(world, binaries, &arguments, true)
+    }
+
+    fn put(
+        world: &Arc<World>,
+        binaries: &Path,
+        arguments: &[&str],
+        has_tpm: bool,
+    ) -> Result<Device, SiteError> {
         let root = world.root();
         let bin = root.join("usr/bin");
         for dir in [&bin, &root.join("config"), &root.join("persist")] {
@@ -85,6 +108,7 @@ impl Device {
             world: Arc::clone(world),
             root,
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+            has_tpm,
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -204,6 +228,9 @@ impl Machine {
         }
         state.boots += 1;
         state.ended = None;
+        if self.has_tpm {
+            tpm::reset(&self.world)?;
+        }
         self.run(state)
     }
 

@@ -23,6 +23,7 @@ pub mod pki;
 pub mod process;
 pub mod record;
 pub mod site;
+pub mod tpm;
 pub mod world;
 
 pub use datastore::{Datastore, Trouble};

@@ -177,7 +177,7 @@ impl World<Zedagent> for Controller {
 
     async fn apply(&self, action: Step, _: Progress) -> Result<(), Failure> {
         match action {
-            Step::MakeIdentity => self.make_identity(),
+            Step::LearnIdentity => self.make_identity(),
             Step::FetchCerts { wanted } => {
                 let object = "controller certificates";
                 let answer = self.machine.ask(object, |_| Ok(())).await;

@@ -63,10 +63,12 @@ impl World {
         write("server", &format!("{server}\n"));
         write("root-certificate.pem", &self.ca.pem);
         write("soft_serial", " soft-1\n");
-        let mut partition = ConfigPartition::read(dir.path()).unwrap();
-        partition.onboarding = Some(Arc::clone(&self.onboarding));
+        let partition = ConfigPartition::read(dir.path()).unwrap();
         let mut controller =
             Controller::new(&partition, Arc::clone(&self.device), "SN-1 ", dir.path()).unwrap();
+        controller
+            .set_onboarding(Some(Arc::clone(&self.onboarding)))
+            .unwrap();
         controller.set_timers(Timers {
             dial: Duration::from_secs(5),
             send: Duration::from_secs(10),

@@ -407,6 +407,7 @@ codes! {
         causes: [
             "The range has fewer addresses than there are interfaces.",
             "Another interface has the address that the config fixes for this one.",
+            "The address that the config fixes is outside of the network's subnet.",
         ],
         remedy: "Give the network instance a larger range, remove an application from it, or fix another address.",
         properties: [],
@@ -514,6 +515,51 @@ codes! {
             "It is being started again.",
         ],
         remedy: "Nothing at first: it comes back by itself and finds what runs. If it stays away, see `eve check services` and the kernel's log.",
+        properties: [],
+    }
+    TpmDead = "tpm.dead" {
+        meaning: "The TPM does not answer, so the device can neither sign nor decrypt; applications go on.",
+        causes: [
+            "The TPM was reset or is broken, or its driver is.",
+            "Firmware has hidden it after a change of its settings.",
+        ],
+        remedy: "Look at the kernel's messages about tpm0 and at the firmware's settings; a full power cycle resets the chip. Tried again by itself; no key in a file ever takes its place.",
+        properties: [],
+    }
+    TpmMissing = "tpm.missing" {
+        meaning: "The device's keys belong into a TPM, and there is none.",
+        causes: [
+            "The TPM was switched off in the firmware's settings, or taken out.",
+            "The device was installed without a TPM and without saying so.",
+        ],
+        remedy: "Switch the TPM on. A new device that shall do without needs an empty file soft_key in its CONFIG partition; one that has used a TPM has to be installed anew for that.",
+        properties: [],
+    }
+    TpmKeys = "tpm.keys" {
+        meaning: "The keys in the TPM are not those of the device's certificate, or could not be made.",
+        causes: [
+            "The TPM was cleared in the firmware's settings, or replaced.",
+            "The CONFIG partition or the disk comes from another device.",
+            "The TPM has no room for keys, or its owner's authorization is set.",
+        ],
+        remedy: "Put the former TPM, disk or CONFIG partition back; if the TPM was cleared, the device's identity is lost: install it anew and add it at the controller. Nothing is overwritten.",
+        properties: [],
+    }
+    TpmLockout = "tpm.lockout" {
+        meaning: "The TPM is locked out: after too many wrong authorizations it refuses everything that could be guessed.",
+        causes: [
+            "Somebody tried passwords on the TPM, or another system on this machine did.",
+            "Power was cut many times while the TPM worked, which counts as a try on some.",
+        ],
+        remedy: "It ends by itself after the time that the message tells, with the device left on; find out who tried. The device's own keys have no password and go on working.",
+        properties: [],
+    }
+    TpmNoSha256 = "tpm.no-sha256" {
+        meaning: "The TPM's SHA-256 bank of PCRs is switched off: the device can neither attest nor seal its vault's key.",
+        causes: [
+            "Firmware's settings select SHA-1 only, or SHA-384 only.",
+        ],
+        remedy: "Select SHA-256 among the PCR banks in the firmware's settings and boot again. Signing and decrypting go on until then.",
         properties: [],
     }
     LogStore = "log.store" {

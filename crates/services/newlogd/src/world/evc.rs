@@ -1,10 +1,10 @@
 //! The way to the controller.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use agent::{Clock, Failure};
 use api::logs::ServerMetrics;
-use controller::{Controller, Known, Line, SenderStatus};
+use controller::{Controller, Keys, Known, Line, SenderStatus};
 use model::code::Code;
 use uuid::Uuid;
 
@@ -61,9 +61,9 @@ pub trait Carrier: Send + Sync + 'static {
 pub struct Evc(Line);
 
 impl Evc {
-    /// Of the device below `root`. The key is read when it is first needed: zedagent makes it.
-    pub fn new(root: PathBuf, clock: Clock) -> Self {
-        Self(Line::new(root, move || clock.now()))
+    /// Of the device below `root`. Whoever keeps the `keys` is asked when they are first needed.
+    pub fn new(root: PathBuf, keys: Arc<dyn Keys>, clock: Clock) -> Self {
+        Self(Line::new(root, keys, move || clock.now()))
     }
 
     fn controller(&self, desired: &Desired) -> Result<Controller, Failure> {

@@ -2,16 +2,16 @@
 
 use api::info::{
     BootReason as WireBootReason, Capabilities, CertInfo, CertStatus, DevicePort, DevicePortStatus,
-    ErrorInfo, Severity, SystemAdapterInfo, ZDeviceState, ZInfoAppInstance, ZInfoConfigItem,
-    ZInfoConfigItemStatus, ZInfoDevSw, ZInfoDevice, ZInfoDns, ZInfoNetwork, ZInfoTypes,
-    z_info_msg::InfoContent,
+    ErrorInfo, HwSecurityModuleStatus, MaintenanceModeReason, Severity, SystemAdapterInfo,
+    ZDeviceState, ZInfoAppInstance, ZInfoConfigItem, ZInfoConfigItemStatus, ZInfoDevSw,
+    ZInfoDevice, ZInfoDns, ZInfoNetwork, ZInfoTypes, z_info_msg::InfoContent,
 };
 use model::{
     config_item::{ConfigItemValueMap, spec},
     domain::Accelerator,
     node::{BootReason, DeviceOperationKind, DevicePhase, NodeAgentStatus},
     port::{DevicePortConfigList, DpcEntry, PortAddressing, PortStatus},
-    security::{ControllerCertKind, EndingCert},
+    security::{ControllerCertKind, EndingCert, KeyKeeper, TpmMaintenance, TpmSanityStatus},
 };
 
 use super::{Content, System, error, time};
@@ -92,6 +92,9 @@ pub(super) fn info(desired: &Desired, system: &System) -> Content {
             .flat_map(|z| &z.ending_certs)
             .map(ending_cert)
             .collect(),
+        hsm_status: hsm(desired.tpm.as_ref()).into(),
+        hsm_info: desired.tpm.as_ref().map(hsm_text).unwrap_or_default(),
+        maintenance_mode_reasons: maintenance(desired.tpm.as_ref()),
         ..ZInfoDevice::default()
     };
     Content::new(ZInfoTypes::ZiDevice, InfoContent::Dinfo(dinfo), false)
@@ -125,6 +128,38 @@ fn ending_cert(cert: &EndingCert) -> CertInfo {
         }),
         ..CertInfo::default()
     }
+}
+
+/// A device whose keys are a file says so loudly: its controller decides whether it may have secrets.
+fn hsm(tpm: Option<&TpmSanityStatus>) -> HwSecurityModuleStatus {
+    match tpm.map(|tpm| (tpm.keeper, &tpm.fault, tpm.unused_tpm)) {
+        None | Some((KeyKeeper::Unknown, ..)) => HwSecurityModuleStatus::Unknown,
+        Some((KeyKeeper::Tpm, None, _)) => HwSecurityModuleStatus::Enabled,
+        Some((KeyKeeper::Tpm, Some(_), _) | (KeyKeeper::Software, _, true)) => {
+            HwSecurityModuleStatus::Disabled
+        }
+        Some((KeyKeeper::Software, _, false)) => HwSecurityModuleStatus::Notfound,
+    }
+}
+
+fn hsm_text(tpm: &TpmSanityStatus) -> String {
+    match (&tpm.fault, tpm.keeper) {
+        (Some(fault), _) => fault.line(),
+        (None, KeyKeeper::Tpm) => format!("{} {}", tpm.vendor, tpm.firmware),
+        (None, KeyKeeper::Software) => {
+            "the device key is a FILE: whoever copies it is this device".to_owned()
+        }
+        (None, KeyKeeper::Unknown) => String::new(),
+    }
+}
+
+fn maintenance(tpm: Option<&TpmSanityStatus>) -> Vec<i32> {
+    let reason = match tpm.and_then(|tpm| tpm.maintenance) {
+        None | Some(TpmMaintenance::Unknown) => return Vec::new(),
+        Some(TpmMaintenance::TpmEncFailure) => MaintenanceModeReason::TpmEncryptionFailure,
+        Some(TpmMaintenance::TpmQuoteFailure) => MaintenanceModeReason::TpmQuoteFailure,
+    };
+    vec![reason.into()]
 }
 
 fn is_going_down(node: &NodeAgentStatus) -> bool {

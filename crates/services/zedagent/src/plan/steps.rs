@@ -39,7 +39,7 @@ pub(super) fn steps(
     };
     if facts.device_cert.is_none() {
         if clock_is_sane(partition.at_least(turn.now)) {
-            plan.actions.push(Step::MakeIdentity);
+            plan.actions.push(Step::LearnIdentity);
         } else {
             plan.wake_in(Duration::from_secs(5));
         }

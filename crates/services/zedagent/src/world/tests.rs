@@ -9,12 +9,14 @@ use super::*;
 #[test]
 fn what_the_disk_has_no_room_for_is_told_and_saved_later() {
     let root = tempfile::tempdir().unwrap();
-    let evc = Evc::open(&Boot {
+    let boot = Boot {
         root: root.path().to_owned(),
         bus: Bus::memory(),
         clock: Clock::real(std::time::Duration::ZERO),
         dry_run: false,
-    });
+    };
+    let keys = controller::KeyFiles::of(&boot.path("/config"));
+    let evc = Evc::open(&boot, Arc::new(keys));
     let place = root.path().join("persist");
     fs::write(&place, "in the way").unwrap();
     let mut state = evc.state();

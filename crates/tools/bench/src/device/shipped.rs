@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 /// The file with all of them.
 pub const SERVICES: &str = "zedbox";
+/// The keeper of the keys, which alone is linked with the TPM software stack.
+pub const KEEPER: &str = "tpmmgr";
 /// The operator's command.
 pub const COMMAND: &str = "eve";
 /// What the stage around the device needs.
@@ -30,6 +32,10 @@ impl Shipped {
             .tempdir_in(product)
             .with_context(|| format!("make a directory in {}", product.display()))?;
         let (from, to) = (tools.join(CONTROLLER), dir.path().join(CONTROLLER));
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(drop))
+            .with_context(|| format!("{} is not built", from.display()))?;
+        let (from, to) = (product.join(KEEPER), dir.path().join(KEEPER));
         fs::hard_link(&from, &to)
             .or_else(|_| fs::copy(&from, &to).map(drop))
             .with_context(|| format!("{} is not built", from.display()))?;

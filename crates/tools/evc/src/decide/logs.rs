@@ -187,6 +187,38 @@ mod tests {
         assert_eq!(upload.lines[1].tags["a"], "b");
     }
 
+    /// What newlogd's tests write.
+    #[test]
+    fn reads_every_field_of_a_device() {
+        let text = include_str!("../../../../../tests/golden/uploaded-log.jsonl");
+        let lines = parse(&pack(text, None)).unwrap().lines;
+        let [full, bare] = lines.as_slice() else {
+            panic!("{lines:?}");
+        };
+        assert_eq!(full.severity, "error");
+        assert_eq!(full.source, "zedrouter");
+        assert_eq!(full.iid, "712");
+        assert_eq!(full.content, "no <lease> for nbu1x1 & none asked for");
+        assert_eq!(full.msgid, 4711);
+        assert_eq!(full.tags["code"], "network.addresses");
+        assert_eq!(full.timestamp.ms(), 1_796_000_000_005);
+        assert_eq!(full.filename, "plan/vif.rs");
+        assert_eq!(full.function, "zedrouter::plan");
+        assert_eq!(
+            *bare,
+            Line {
+                source: "guest_vm".into(),
+                content: "login:".into(),
+                msgid: 4712,
+                timestamp: Time {
+                    seconds: 1_796_000_001,
+                    nanos: 0
+                },
+                ..Line::default()
+            }
+        );
+    }
+
     #[test]
     fn refuses_other_shapes() {
         let good = pack("{}", None);

@@ -1,7 +1,7 @@
 //! Clock, keys and certificates.
 
 use jiff::{SignedDuration, Timestamp};
-use model::security::{ControllerCertKind, ENDS_SOON};
+use model::security::{ControllerCertKind, ENDS_SOON, KeyKeeper, TpmSanityStatus};
 
 use super::{
     Fact, Judge, Verdict,
@@ -174,11 +174,13 @@ impl Judge<'_> {
             Fact::Skipped(why) => skipped(why.clone()),
         };
         self.add("cert.onboarding", verdict);
-        let remedy =
-            "Remove /config/device.*.pem to get a new identity; the controller must claim it.";
+        let remedy = "Install the device anew to get a new identity; the controller must claim it.";
         let verdict = match &self.facts.config.device {
             Fact::Known(identity) => self.holder(identity, "the device certificate", remedy),
-            Fact::Failed(why) => fail(why.clone(), "zedagent makes it: see `eve why onboarding`."),
+            Fact::Failed(why) => fail(
+                why.clone(),
+                "tpmmgr makes it: see its log (`eve logs tpmmgr`), and `eve check tpm`.",
+            ),
             Fact::Skipped(why) => skipped(why.clone()),
         };
         self.add("cert.device", verdict);
@@ -290,6 +292,11 @@ impl Judge<'_> {
             .any(|key| key.name == "device.key.pem");
         let in_file =
             "the device key is a FILE: whoever copies /config/device.key.pem is this device";
+        if let Some(status) = self.device.tpm.get("global") {
+            let verdict = keeper(status, in_file);
+            self.add("tpm.key", verdict);
+            return;
+        }
         let verdict = match (&self.facts.tpm, software) {
             (Fact::Known(tpm), false) => ok(tpm.clone()),
             (Fact::Known(tpm), true) => warn(
@@ -307,5 +314,22 @@ impl Judge<'_> {
             (Fact::Skipped(why), _) => skipped(why.clone()),
         };
         self.add("tpm.key", verdict);
+    }
+}
+
+/// What tpmmgr says of the keys.
+fn keeper(status: &TpmSanityStatus, in_file: &str) -> Verdict {
+    const GUARD: &str = "Guard the disk as you would guard the key, or use hardware with a TPM.";
+    if let Some(fault) = &status.fault {
+        return fail(fault.text.clone(), fault.code.remedy());
+    }
+    match status.keeper {
+        KeyKeeper::Tpm => ok(format!("{} {}", status.vendor, status.firmware)),
+        KeyKeeper::Software if status.unused_tpm => warn(
+            format!("{in_file}; there is a TPM that is not used: the device was installed without"),
+            "Guard the disk as you would guard the key, or install the device anew with its TPM.",
+        ),
+        KeyKeeper::Software => warn(in_file.to_owned(), GUARD),
+        KeyKeeper::Unknown => skipped("tpmmgr does not know yet"),
     }
 }

@@ -156,6 +156,10 @@ fn identity(dir: &Path, owner: &str, copy: bool) -> Fact<Identity> {
         Err(error) if copy && error.kind() == io::ErrorKind::NotFound => {
             Fact::Skipped("copies have no keys".to_owned())
         }
+        // Whether there is one, and whether it answers, is another check.
+        Err(error) if owner == "device" && error.kind() == io::ErrorKind::NotFound => {
+            Fact::Skipped("it is not a file".to_owned())
+        }
         Err(error) => of(&key, &error),
     };
     Fact::Known(Identity { validity, key })

@@ -10,7 +10,7 @@ use std::{
 };
 
 use controller::{
-    ApiVersion, ConfigPartition, Controller, ControllerCerts, Phase, Problem, SoftwareKey,
+    ApiVersion, ConfigPartition, Controller, ControllerCerts, Keeper, Keys as _, Phase, Problem,
     client::Timers,
 };
 use model::content::{DatastoreConfig, DatastoreKind};
@@ -182,13 +182,8 @@ fn client(
         None => error.to_string(),
     };
     let partition = partition.map_err(|error| text(&error))?;
-    let read = |name: &str| {
-        fs::read(root.join("config").join(name)).map_err(|error| format!("{name}: {error}"))
-    };
-    let (cert, key) = (read("device.cert.pem")?, read("device.key.pem")?);
-    let key = SoftwareKey::from_pem("device", &cert, &key).map_err(|error| text(&error))?;
-    let mut client =
-        Controller::new(&partition, Arc::new(key), "", root).map_err(|error| text(&error))?;
+    let key = Keeper::of(root).device().map_err(|error| text(&error))?;
+    let mut client = Controller::new(&partition, key, "", root).map_err(|error| text(&error))?;
     if let Some(row) = device.onboarding.get("global") {
         client.set_uuid(row.device.map(|id| id.0));
         if row.api_v1 {

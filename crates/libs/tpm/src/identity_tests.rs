@@ -2,7 +2,6 @@
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
-use crate::signer::Signer;
 
 /// Predictable bytes.
 fn counting(start: u8) -> impl FnMut(&mut [u8]) -> Result<(), NoRandomness> {
@@ -23,9 +22,13 @@ fn now() -> Timestamp {
 #[test]
 fn the_certificate_is_what_controllers_expect() {
     let made = generate(now(), &mut counting(1)).unwrap();
-    let signer =
-        SoftwareKey::from_pem("device", made.cert_pem.as_bytes(), made.key_pem.as_bytes()).unwrap();
-    let (_, cert) = X509Certificate::from_der(signer.certificate().der()).unwrap();
+    let (_, block) = x509_parser::pem::parse_x509_pem(made.cert_pem.as_bytes()).unwrap();
+    let (_, cert) = X509Certificate::from_der(&block.contents).unwrap();
+    let key = SoftKey::from_pem(&made.key_pem).unwrap();
+    assert_eq!(
+        certified_point(made.cert_pem.as_bytes()).unwrap(),
+        key.point()
+    );
     let time = |text: &str| text.parse::<Timestamp>().unwrap().as_second();
     assert_eq!(
         cert.validity().not_before.timestamp(),
@@ -80,7 +83,7 @@ fn an_identity_is_made_once() {
     assert!(made);
     let (second, made) = load_or_create(dir.path(), now(), &mut counting(99)).unwrap();
     assert!(!made);
-    assert_eq!(first.certificate().pem(), second.certificate().pem());
+    assert_eq!(first.cert_pem, second.cert_pem);
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(dir.path().join(KEY_FILE))
             .unwrap()
@@ -95,10 +98,10 @@ fn a_power_cut_between_the_files_keeps_the_key() {
     load_or_create(dir.path(), now(), &mut counting(1)).unwrap();
     let key = std::fs::read(dir.path().join(KEY_FILE)).unwrap();
     std::fs::remove_file(dir.path().join(CERT_FILE)).unwrap();
-    let (signer, made) = load_or_create(dir.path(), now(), &mut counting(50)).unwrap();
+    let (identity, made) = load_or_create(dir.path(), now(), &mut counting(50)).unwrap();
     assert!(made);
     assert_eq!(std::fs::read(dir.path().join(KEY_FILE)).unwrap(), key);
-    signer.sign_digest(&[7; 32]).unwrap();
+    identity.key.sign(&[7; 32]).unwrap();
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn what_is_broken_is_said_and_kept() {
     assert!(matches!(
         &mismatch,
         IdentityError::Stored {
-            source: SignerError::Mismatch { .. },
+            source: StoredError::Mismatch,
             ..
         }
     ));
@@ -120,7 +123,7 @@ fn what_is_broken_is_said_and_kept() {
     assert!(matches!(
         &garbage,
         IdentityError::Stored {
-            source: SignerError::Key { .. },
+            source: StoredError::Key(_),
             ..
         }
     ));
@@ -129,7 +132,7 @@ fn what_is_broken_is_said_and_kept() {
     assert!(matches!(
         &garbage,
         IdentityError::Stored {
-            source: SignerError::Key { .. },
+            source: StoredError::Key(_),
             ..
         }
     ));
@@ -142,4 +145,36 @@ fn what_is_broken_is_said_and_kept() {
     std::fs::write(dir.path().join(CERT_FILE), &other.cert_pem).unwrap();
     let lost = load_or_create(dir.path(), now(), &mut counting(1)).unwrap_err();
     assert!(matches!(lost, IdentityError::KeyLost(_)));
+}
+
+#[test]
+fn the_devices_key_signs_the_certificates_of_its_other_keys() {
+    let made = generate(now(), &mut counting(1)).unwrap();
+    let device = SoftKey::from_pem(&made.key_pem).unwrap();
+    let other = SoftKey::from_bytes(&[9; 32]).unwrap().point();
+    let issue = |kind| {
+        certificate_by(
+            &device,
+            &made.cert_pem,
+            kind,
+            &other,
+            now(),
+            &mut counting(3),
+        )
+    };
+    let (_, issuer) = x509_parser::pem::parse_x509_pem(made.cert_pem.as_bytes()).unwrap();
+    let (_, issuer) = X509Certificate::from_der(&issuer.contents).unwrap();
+    for kind in [
+        CertificateKind::Ecdh,
+        CertificateKind::Quote,
+        CertificateKind::Endorsement,
+    ] {
+        let pem = issue(kind).unwrap();
+        assert_eq!(certified_point(pem.as_bytes()).unwrap(), other);
+        let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let (_, cert) = X509Certificate::from_der(&block.contents).unwrap();
+        cert.verify_signature(Some(issuer.public_key())).unwrap();
+        assert!(!cert.is_ca());
+    }
+    assert!(issue(CertificateKind::Device).is_err());
 }
