@@ -40,6 +40,7 @@ pub mod manifest;
 pub mod mutate;
 pub mod partition;
 pub mod qmp;
+pub mod quotes;
 pub mod saved;
 pub mod secrets;
 pub mod tools;
@@ -78,6 +79,7 @@ targets! {
     certs: "the controller's certificates";
     config: "a device configuration, translated";
     secrets: "secrets of a configuration, and the certificates that they are encrypted with";
+    quotes: "what TPMs say: event logs, quotes, descriptions of keys";
     saved: "configurations saved on the disk";
     manifest: "manifests and YAML of operators";
     bus: "files of the bus";

@@ -99,6 +99,11 @@ impl Member {
         fs::write(path, format!("{server}\n")).unwrap();
     }
 
+    /// Its CONFIG partition.
+    pub fn config(&self) -> std::path::PathBuf {
+        self.root.path().join("config")
+    }
+
     /// Publishes the state of the application.
     pub fn app(&self, name: &str) {
         say(&self.bus, &APP_INSTANCE_STATUS, APP, app_row(name));

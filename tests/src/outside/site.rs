@@ -43,6 +43,7 @@ impl Site {
             serial: SERIAL.to_owned(),
             name: None,
             hold: false,
+            ..NewAdmission::default()
         };
         site.admin.admit(&new).await.unwrap();
         site
@@ -149,6 +150,11 @@ impl Site {
             dry_run: false,
         };
         self.admin.apply(&apply).await.unwrap()[0].version
+    }
+
+    /// What its device is known by.
+    pub fn serial(&self) -> &'static str {
+        SERIAL
     }
 
     /// The device registered.

@@ -1,7 +1,8 @@
 //! Stable error codes. `docs/errors.md` is generated from this table; a code is never reused.
 //!
 //! What stands here is read by people who did not write the device: the remedy says what to look at and what to
-//! change, and what the device does by itself. The table is in `code/table.rs`.
+//! change, and what the device does by itself. The table is in `code/table.rs` and
+//! `code/trust.rs`.
 
 use std::fmt;
 
@@ -56,6 +57,8 @@ macro_rules! codes {
     };
 }
 
+#[macro_use]
+mod trust;
 mod table;
 
 pub use table::Code;

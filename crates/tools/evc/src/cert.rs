@@ -93,6 +93,14 @@ impl Certificate {
     }
 }
 
+/// The DER of the first certificate of a PEM text, whatever its key is.
+#[cfg(test)]
+pub(crate) fn der_of(pem: &str) -> rustls_pki_types::CertificateDer<'static> {
+    use rustls_pki_types::pem::PemObject as _;
+    #[allow(clippy::unwrap_used, reason = "in tests")]
+    rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+}
+
 /// SHA-256 of the DER, for certificates that come from TLS.
 pub fn der_hash(der: &[u8]) -> CertHash {
     Sha256::digest(der).into()

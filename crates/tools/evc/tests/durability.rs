@@ -65,6 +65,7 @@ async fn nothing_acknowledged_is_lost() {
         serial: "S1".to_owned(),
         name: None,
         hold: false,
+        ..NewAdmission::default()
     };
     admin.admit(&serial).await.unwrap();
     let config = tls(&root_pem(dir.path()), None, rustls::DEFAULT_VERSIONS);

@@ -3,14 +3,11 @@
 
 mod support;
 
-use api::attest::{ZAttestReq, ZAttestReqType};
 use api::auth::AuthContainer;
-use api::certs::{ZCert, ZCertType};
-use api::common::HashAlgorithm;
+use api::certs::ZCertType;
 use api::config::ConfigResponse;
 use prost::Message as _;
-use sha2::{Digest as _, Sha256};
-use support::{Device, World, attest, attested, certs, config_request, signing_pem};
+use support::{Device, World, attested, certs, certs_request, config_request, signing_pem};
 
 /// The device's certificate for key exchange, signed by its own key, and that key.
 fn exchange_cert(device: &Device) -> (String, p256::SecretKey) {
@@ -18,19 +15,6 @@ fn exchange_cert(device: &Device) -> (String, p256::SecretKey) {
     let key = rcgen::KeyPair::generate().unwrap();
     let secret = p256::SecretKey::from_pkcs8_der(&key.serialize_der()).unwrap();
     (device.identity.certify(&key), secret)
-}
-
-fn certs_request(pem: &str, kind: ZCertType) -> ZAttestReq {
-    ZAttestReq {
-        certs: vec![ZCert {
-            hash_algo: HashAlgorithm::Sha25616bytes.into(),
-            cert_hash: Sha256::digest(pem.as_bytes())[..16].to_vec(),
-            r#type: kind.into(),
-            cert: pem.as_bytes().to_vec(),
-            ..ZCert::default()
-        }],
-        ..attest(ZAttestReqType::AttestReqCert)
-    }
 }
 
 #[tokio::test]

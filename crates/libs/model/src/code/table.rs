@@ -1,6 +1,6 @@
 //! The codes: what each means, where it comes from, what helps, and which properties matter.
 
-codes! {
+with_trust! {
     AgentNoEffect = "agent.no-effect" {
         meaning: "An action reported success, and the world is still as it was before.",
         causes: [
@@ -34,42 +34,6 @@ codes! {
             "The disk fails.",
         ],
         remedy: "`eve check storage` tells which. Free space on it; the service publishes again by itself.",
-        properties: [],
-    }
-    CipherContext = "cipher.context" {
-        meaning: "A secret of the config is encrypted with keys that this device does not have or can't use.",
-        causes: [
-            "The config refers to a cipher context that is not in it, or to one with a scheme that this version does not know.",
-            "The controller's certificate that the context names was not delivered, or its key is not on the curve P-256.",
-            "It was encrypted for another key of the device: one from before its TPM was replaced or cleared.",
-        ],
-        remedy: "`evc device show` tells which certificate the controller encrypts for; `evc device attest` makes the device send its certificates again. Tried again by itself when certificates or config change.",
-        properties: ["timer.cert.interval"],
-    }
-    CipherBlock = "cipher.block" {
-        meaning: "A secret of the config can't be decrypted, or is not what it was before it was encrypted.",
-        causes: [
-            "Its initial value has not 16 bytes, its digest is missing, or it is larger than any such secret.",
-            "It was encrypted with other keys than its context names.",
-            "The controller put something else into it than its place calls for.",
-        ],
-        remedy: "Give the secret to the controller again, so that it is encrypted anew. What has the secret is left as it was; everything else goes on.",
-        properties: [],
-    }
-    CipherKey = "cipher.key" {
-        meaning: "The device's own key does not answer, so a secret can't be decrypted now.",
-        causes: [
-            "tpmmgr does not run, or the TPM is busy, locked or broken.",
-        ],
-        remedy: "`eve check` shows the state of the TPM. Tried again by itself; what was decrypted before goes on.",
-        properties: [],
-    }
-    CipherPlain = "cipher.plain" {
-        meaning: "The controller sent a login in the clear, which the device does not use.",
-        causes: [
-            "A controller that does not encrypt credentials for this device.",
-        ],
-        remedy: "Let the controller send the login in a cipher block. evc does so for each device that has sent its certificate for key exchange (docs/decisions/100-secrets.md).",
         properties: [],
     }
     ConfigParse = "config.parse" {
@@ -166,39 +130,12 @@ codes! {
         remedy: "`eve check cert` shows them with their dates. Correct them at the controller; the device fetches them again by itself.",
         properties: ["timer.cert.interval"],
     }
-    OnboardIdentity = "onboard.identity" {
-        meaning: "The device's key or certificate could not be made or read.",
-        causes: [
-            "The CONFIG partition is missing, read-only or full.",
-            "A damaged key file.",
-        ],
-        remedy: "Repair the CONFIG partition. A device whose key is lost has to be added anew at the controller.",
-        properties: [],
-    }
-    OnboardConfig = "onboard.config" {
-        meaning: "The CONFIG partition lacks something without which a device can't find or trust its controller.",
-        causes: [
-            "There is no /config/server, or no /config/root-certificate.pem.",
-            "The onboarding certificate or its key is missing or damaged.",
-        ],
-        remedy: "`eve check identity` names the file. Install again with a complete /config, or add the file.",
-        properties: [],
-    }
     AppNeedsRestart = "app.needs-restart" {
         meaning: "The config asks for other hardware than the guest that runs has.",
         causes: [
             "Memory, processors, volumes, interfaces or user data were changed while it ran.",
         ],
         remedy: "Restart the application at the controller when it suits; until then the guest runs as it was started.",
-        properties: [],
-    }
-    AttestRefused = "attest.refused" {
-        meaning: "The controller does not trust the state of the device's software.",
-        causes: [
-            "The measured software is not what the controller expects: an update that it was not told of, or a change by somebody else.",
-            "The controller does not know the device's attestation certificate.",
-        ],
-        remedy: "Look at the device's attestation at the controller, and accept the new measurements if you know their reason. Retried by itself.",
         properties: [],
     }
     DatastoreUnsupported = "datastore.unsupported" {
@@ -262,59 +199,6 @@ codes! {
         ],
         remedy: "`eve check disk` tells which. Free space, or replace the disk; retried by itself.",
         properties: ["timer.download.retry"],
-    }
-    VaultKeeper = "vault.keeper" {
-        meaning: "The TPM, or the service that speaks with it, does not answer as the vault needs it.",
-        causes: [
-            "The TPM is dead, locked out, or has no SHA-256 bank of PCRs.",
-            "tpmmgr is restarting.",
-        ],
-        remedy: "`eve check tpm` tells the state of the TPM. Retried by itself; the vault opens as soon as the TPM answers.",
-        properties: [],
-    }
-    VaultLocked = "vault.locked" {
-        meaning: "The vault's key is sealed to other software than what has booted, so images and volumes can't be read. The device waits for the controller's copy of the key.",
-        causes: [
-            "Firmware, its settings, the boot loader or the OS were changed, other than by an update from the controller. The status names the PCRs.",
-            "The disk was put into another device.",
-            "The TPM was cleared.",
-        ],
-        remedy: "Let the controller accept the new measurements (`evc attest`): it then sends its copy of the key, and the vault is sealed anew. If the key is lost for good, set `vault.allow.clean` to its name; all volumes are lost then.",
-        properties: ["vault.allow.clean"],
-    }
-    VaultKey = "vault.key" {
-        meaning: "A key was given for the vault, and it is not the one that it is encrypted by.",
-        causes: [
-            "The controller keeps the key of an older vault of this device.",
-            "The copy was damaged, or encrypted to another TPM.",
-        ],
-        remedy: "Compare the name of the key in `eve get vaultmgr VaultStatus` with what the controller keeps. If the key is lost for good, set `vault.allow.clean` to its name; all volumes are lost then.",
-        properties: ["vault.allow.clean"],
-    }
-    VaultUnencrypted = "vault.unencrypted" {
-        meaning: "The device has a TPM, and images and volumes are not encrypted all the same.",
-        causes: [
-            "The file system of /persist was made without encryption.",
-            "The vault had files already when the TPM was first used.",
-        ],
-        remedy: "The device works; a stolen disk can be read. Install it anew to get an encrypted vault.",
-        properties: [],
-    }
-    VaultForeign = "vault.foreign" {
-        meaning: "A directory of the vault is encrypted in a way that is not this device's.",
-        causes: [
-            "Directories were copied from another device, or changed by hand.",
-        ],
-        remedy: "The message names the directory. Put it out of the way; the vault makes another.",
-        properties: [],
-    }
-    VaultFileSystem = "vault.file-system" {
-        meaning: "The kernel did not carry out what the vault needs: giving a key, encrypting a directory, emptying it.",
-        causes: [
-            "The disk fails, is full or read-only.",
-        ],
-        remedy: "`eve check storage` tells which. Retried by itself.",
-        properties: [],
     }
     VerifyDigest = "verify.digest" {
         meaning: "The bytes of the image are not those that the config names: its SHA-256 is another. Nothing is made of it.",
@@ -568,51 +452,6 @@ codes! {
             "It is being started again.",
         ],
         remedy: "Nothing at first: it comes back by itself and finds what runs. If it stays away, see `eve check services` and the kernel's log.",
-        properties: [],
-    }
-    TpmDead = "tpm.dead" {
-        meaning: "The TPM does not answer, so the device can neither sign nor decrypt; applications go on.",
-        causes: [
-            "The TPM was reset or is broken, or its driver is.",
-            "Firmware has hidden it after a change of its settings.",
-        ],
-        remedy: "Look at the kernel's messages about tpm0 and at the firmware's settings; a full power cycle resets the chip. Tried again by itself; no key in a file ever takes its place.",
-        properties: [],
-    }
-    TpmMissing = "tpm.missing" {
-        meaning: "The device's keys belong into a TPM, and there is none.",
-        causes: [
-            "The TPM was switched off in the firmware's settings, or taken out.",
-            "The device was installed without a TPM and without saying so.",
-        ],
-        remedy: "Switch the TPM on. A new device that shall do without needs an empty file soft_key in its CONFIG partition; one that has used a TPM has to be installed anew for that.",
-        properties: [],
-    }
-    TpmKeys = "tpm.keys" {
-        meaning: "The keys in the TPM are not those of the device's certificate, or could not be made.",
-        causes: [
-            "The TPM was cleared in the firmware's settings, or replaced.",
-            "The CONFIG partition or the disk comes from another device.",
-            "The TPM has no room for keys, or its owner's authorization is set.",
-        ],
-        remedy: "Put the former TPM, disk or CONFIG partition back; if the TPM was cleared, the device's identity is lost: install it anew and add it at the controller. Nothing is overwritten.",
-        properties: [],
-    }
-    TpmLockout = "tpm.lockout" {
-        meaning: "The TPM is locked out: after too many wrong authorizations it refuses everything that could be guessed.",
-        causes: [
-            "Somebody tried passwords on the TPM, or another system on this machine did.",
-            "Power was cut many times while the TPM worked, which counts as a try on some.",
-        ],
-        remedy: "It ends by itself after the time that the message tells, with the device left on; find out who tried. The device's own keys have no password and go on working.",
-        properties: [],
-    }
-    TpmNoSha256 = "tpm.no-sha256" {
-        meaning: "The TPM's SHA-256 bank of PCRs is switched off: the device can neither attest nor seal its vault's key.",
-        causes: [
-            "Firmware's settings select SHA-1 only, or SHA-384 only.",
-        ],
-        remedy: "Select SHA-256 among the PCR banks in the firmware's settings and boot again. Signing and decrypting go on until then.",
         properties: [],
     }
     LogStore = "log.store" {

@@ -13,9 +13,10 @@ use serde::de::DeserializeOwned;
 
 use super::files::{self, AccessFileError};
 use super::{
-    AppOrder, AppView, Applied, Apply, Claim, ConfigView, Deploy, Deployed, DeviceOrder,
-    DeviceView, ErrorView, LogQuery, LogView, MessageQuery, MessageView, NewAdmission, NewDevice,
-    Order, Ordered,
+    Accept, Admitted, AppOrder, AppView, Applied, Apply, AttestView, BaselineView, Bind, Bound,
+    Claim, ClaimWithCode, Claimed, ConfigView, Deploy, Deployed, DeviceOrder, DeviceView,
+    ErrorView, LogQuery, LogView, MessageQuery, MessageView, NewAdmission, NewDevice, Order,
+    Ordered, Sign, Signed,
 };
 use crate::store::onboarding::AdmissionRow;
 
@@ -119,6 +120,45 @@ impl Client {
         .await
     }
 
+    /// Admits a device with the code that came with it.
+    pub async fn claim_with_code(&self, claim: &ClaimWithCode) -> Result<Claimed, ClientError> {
+        self.send(Method::POST, "/v1/claims", claim).await
+    }
+
+    /// Makes a device's certificate out of its request, and enters it.
+    pub async fn sign(&self, sign: &Sign) -> Result<Signed, ClientError> {
+        self.send(Method::POST, "/v1/devices/sign", sign).await
+    }
+
+    /// What a device proved of itself.
+    pub async fn attestation(&self, device: &str) -> Result<AttestView, ClientError> {
+        self.get(&format!("/v1/devices/{}/attest", escape(device)))
+            .await
+    }
+
+    /// Accepts what a device proved last.
+    pub async fn accept(&self, device: &str, accept: &Accept) -> Result<BaselineView, ClientError> {
+        let path = format!("/v1/devices/{}/attest/accept", escape(device));
+        self.send(Method::POST, &path, accept).await
+    }
+
+    /// Binds a device to an endorsement key.
+    pub async fn bind(&self, device: &str, bind: &Bind) -> Result<Bound, ClientError> {
+        let path = format!("/v1/devices/{}/ek", escape(device));
+        self.send(Method::POST, &path, bind).await
+    }
+
+    /// All accepted states.
+    pub async fn baselines(&self) -> Result<Vec<BaselineView>, ClientError> {
+        self.get("/v1/baselines").await
+    }
+
+    /// Accepts a state no longer.
+    pub async fn forget_baseline(&self, id: i64) -> Result<(), ClientError> {
+        let path = format!("/v1/baselines/{id}");
+        self.send(Method::DELETE, &path, &()).await
+    }
+
     /// Forgets a device.
     pub async fn delete_device(&self, device: &str) -> Result<(), ClientError> {
         self.send(
@@ -152,7 +192,7 @@ impl Client {
     }
 
     /// Admits a serial.
-    pub async fn admit(&self, new: &NewAdmission) -> Result<(), ClientError> {
+    pub async fn admit(&self, new: &NewAdmission) -> Result<Admitted, ClientError> {
         self.send(Method::POST, "/v1/onboarding", new).await
     }
 

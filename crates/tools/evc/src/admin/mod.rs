@@ -6,6 +6,7 @@
 
 mod client;
 pub mod files;
+mod trust;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use client::{Client, ClientError};
+pub use trust::*;
 
 use crate::config::Problem;
 use crate::config::deploy::Options;
@@ -79,6 +81,9 @@ pub struct NewDevice {
     /// Its serial.
     #[serde(default)]
     pub serial: String,
+    /// It waits for a claim.
+    #[serde(default)]
+    pub hold: bool,
 }
 
 /// Admitting a device that waits.
@@ -90,7 +95,7 @@ pub struct Claim {
 }
 
 /// Admitting serials.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewAdmission {
     /// Onboarding certificate, PEM; the one of `evc init` without it.
     #[serde(default)]
@@ -103,6 +108,12 @@ pub struct NewAdmission {
     /// Registered devices wait for a claim.
     #[serde(default)]
     pub hold: bool,
+    /// The claim needs a code, which is made now.
+    #[serde(default)]
+    pub code: bool,
+    /// The endorsement key of the TPM that the device must be in: SHA-256 of its public key, hex.
+    #[serde(default)]
+    pub ek: Option<String>,
 }
 
 /// An order to a device.

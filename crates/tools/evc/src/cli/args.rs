@@ -32,6 +32,8 @@ pub(super) enum Command {
     Onboarding(OnboardingArgs),
     /// Devices
     Device(DeviceArgs),
+    /// What devices prove of themselves, and what of it is accepted
+    Attest(AttestArgs),
     /// Say what devices should be, in YAML
     Apply(ApplyArgs),
     /// Applications
@@ -158,6 +160,12 @@ pub(super) enum OnboardingCommand {
         /// Registered devices wait for `evc device claim`
         #[arg(long)]
         hold: bool,
+        /// Make a one-time code that the claim needs, and print it
+        #[arg(long)]
+        code: bool,
+        /// Endorsement key of the TPM that the device must be in: SHA-256 of its public key, hex
+        #[arg(long)]
+        ek: Option<String>,
     },
     /// What is admitted
     List,
@@ -169,6 +177,55 @@ pub(super) enum OnboardingCommand {
         /// Onboarding certificate, PEM
         #[arg(long)]
         cert: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AttestArgs {
+    #[command(flatten)]
+    pub(super) access: Access,
+    #[command(subcommand)]
+    pub(super) command: AttestCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AttestCommand {
+    /// What a device proved, and what changed since it was reviewed
+    Show {
+        /// Name, UUID or serial
+        device: String,
+        /// Each measurement too
+        #[arg(long)]
+        events: bool,
+    },
+    /// Accept what a device proved last
+    Accept {
+        /// Name, UUID or serial
+        device: String,
+        /// A name for the state, such as a version
+        #[arg(long, default_value = "")]
+        name: String,
+        /// For every device of the same manufacturer and product (labels)
+        #[arg(long)]
+        model: bool,
+    },
+    /// What is accepted
+    Baselines,
+    /// Accept a state no longer
+    Forget {
+        /// Its number
+        id: i64,
+    },
+    /// Bind a device to the TPM whose endorsement key it has shown, or to another
+    Bind {
+        /// Name, UUID or serial
+        device: String,
+        /// SHA-256 of the endorsement key's public key, hex
+        #[arg(long, conflicts_with = "none")]
+        ek: Option<String>,
+        /// To none
+        #[arg(long)]
+        none: bool,
     },
 }
 
@@ -200,6 +257,21 @@ pub(super) enum DeviceCommand {
         /// Its serial
         #[arg(long, default_value = "")]
         serial: String,
+        /// It waits for `evc device claim`
+        #[arg(long)]
+        hold: bool,
+    },
+    /// Make a device's certificate out of its request and enter it, without onboarding
+    Sign {
+        /// Its certificate request (PKCS#10), PEM
+        #[arg(long)]
+        csr: PathBuf,
+        /// Its serial
+        #[arg(long)]
+        serial: String,
+        /// Name for it
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Admit a device that waits
     Claim {
@@ -208,6 +280,9 @@ pub(super) enum DeviceCommand {
         /// A better name for it
         #[arg(long)]
         name: Option<String>,
+        /// The code that came with it; the device may come later
+        #[arg(long)]
+        code: Option<String>,
     },
     /// Forget a device and all that it sent
     Delete {

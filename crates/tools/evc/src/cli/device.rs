@@ -10,7 +10,8 @@ use super::args::{ApplyArgs, DeviceArgs, DeviceCommand, OnboardingArgs, Onboardi
 use super::inline;
 use super::output::{json, line, or_dash, short_time, table};
 use crate::admin::{
-    Apply, Claim, Client, DeviceOrder, DeviceView, NewAdmission, NewDevice, Ordered,
+    Apply, Claim, ClaimWithCode, Client, DeviceOrder, DeviceView, NewAdmission, NewDevice, Ordered,
+    Sign,
 };
 
 pub(super) async fn onboarding(args: OnboardingArgs) -> anyhow::Result<()> {
@@ -21,6 +22,8 @@ pub(super) async fn onboarding(args: OnboardingArgs) -> anyhow::Result<()> {
             cert,
             name,
             hold,
+            code,
+            ek,
         } => {
             let cert = cert.as_deref().map(read).transpose()?;
             let new = NewAdmission {
@@ -28,20 +31,28 @@ pub(super) async fn onboarding(args: OnboardingArgs) -> anyhow::Result<()> {
                 serial,
                 name,
                 hold,
+                code,
+                ek,
             };
-            client.admit(&new).await?;
-            said(
-                args.access.json,
-                &format!("serial {} is admitted", new.serial),
-            )
+            let admitted = client.admit(&new).await?;
+            match admitted.code {
+                None => said(
+                    args.access.json,
+                    &format!("serial {} is admitted", new.serial),
+                ),
+                Some(_) if args.access.json => json(&admitted),
+                Some(code) => line(&format!(
+                    "serial {} is admitted; whoever claims its device needs this code, which is not shown again: {code}",
+                    new.serial
+                )),
+            }
         }
         OnboardingCommand::Remove { serial, cert } => {
             let cert = cert.as_deref().map(read).transpose()?;
             let old = NewAdmission {
                 cert,
                 serial,
-                name: None,
-                hold: false,
+                ..NewAdmission::default()
             };
             client.dismiss(&old).await?;
             said(
@@ -86,16 +97,41 @@ pub(super) async fn device(args: DeviceArgs) -> anyhow::Result<()> {
             }
         }
         DeviceCommand::Show { device } => shown(as_json, &client.device(&device).await?),
-        DeviceCommand::Add { cert, name, serial } => {
+        DeviceCommand::Add {
+            cert,
+            name,
+            serial,
+            hold,
+        } => {
             let new = NewDevice {
                 cert: read(&cert)?,
                 name,
                 serial,
+                hold,
             };
             shown(as_json, &client.add_device(&new).await?)
         }
-        DeviceCommand::Claim { device, name } => {
-            shown(as_json, &client.claim(&device, &Claim { name }).await?)
+        DeviceCommand::Sign { csr, serial, name } => {
+            let csr = read(&csr)?;
+            let signed = client.sign(&Sign { csr, serial, name }).await?;
+            if as_json {
+                json(&signed)
+            } else {
+                line(signed.certificate.trim_end())
+            }
+        }
+        DeviceCommand::Claim { device, name, code } => {
+            let Some(code) = code else {
+                return shown(as_json, &client.claim(&device, &Claim { name }).await?);
+            };
+            let serial = device;
+            let claim = ClaimWithCode { serial, code, name };
+            let claimed = client.claim_with_code(&claim).await?;
+            match &claimed.device {
+                Some(device) => shown(as_json, device),
+                None if as_json => json(&claimed),
+                None => line("claimed; the device will come in when it registers"),
+            }
         }
         DeviceCommand::Delete { device } => {
             client.delete_device(&device).await?;

@@ -5,6 +5,7 @@
 
 mod app;
 mod args;
+mod attest;
 mod datastore;
 mod device;
 mod inline;
@@ -69,6 +70,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => local::serve(args).await,
         Command::Onboarding(args) => device::onboarding(args).await,
         Command::Device(args) => device::device(args).await,
+        Command::Attest(args) => attest::attest(args).await,
         Command::Apply(args) => device::apply(args).await,
         Command::App(args) => app::app(args).await,
         Command::Info(args) => reports::messages(crate::decide::messages::Kind::Info, args).await,

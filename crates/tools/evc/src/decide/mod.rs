@@ -17,6 +17,7 @@
 
 pub mod attest;
 pub mod authenticate;
+pub mod claim;
 pub mod config;
 pub mod logs;
 pub mod messages;

@@ -21,6 +21,10 @@ pub struct Admission {
     pub name: Option<String>,
     /// Registered devices wait for `evc device claim`.
     pub hold: bool,
+    /// The endorsement key of the TPM that it must be in: a hash of it.
+    pub ek: Option<[u8; 32]>,
+    /// What is kept of the code that it is claimed with.
+    pub code: Option<[u8; 32]>,
 }
 
 /// A device as far as registration is concerned.
@@ -58,6 +62,10 @@ pub enum Verdict {
         name: String,
         /// Whether it has to wait for a person.
         hold: bool,
+        /// The endorsement key that it is bound to.
+        ek: Option<[u8; 32]>,
+        /// What is kept of the code that it is claimed with.
+        code: Option<[u8; 32]>,
     },
     /// It is there already; nothing changes.
     Repeat(Uuid),
@@ -143,6 +151,8 @@ pub fn decide(
         serial,
         name,
         hold: admission.hold,
+        ek: admission.ek,
+        code: admission.code,
     })
 }
 
@@ -196,6 +206,8 @@ mod tests {
             serial: serial.to_owned(),
             name: None,
             hold: false,
+            ek: None,
+            code: None,
         }
     }
 

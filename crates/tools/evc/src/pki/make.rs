@@ -7,10 +7,13 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use time::{Duration, OffsetDateTime};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::oid_registry::OID_EC_P256;
+use x509_parser::prelude::FromDer as _;
 
 use super::{DEVICE_FOLDER, FOLDER, PkiError};
 
@@ -178,6 +181,49 @@ const LEAVES: [Leaf; 3] = [
         is_server: false,
     },
 ];
+
+/// A certificate for the key of a device, out of its request: as long-lived as the device, good for nothing that another
+/// certificate of the controller is good for.
+pub fn sign_device(dir: &Path, csr: &str, serial: &str) -> Result<String, PkiError> {
+    let bad = |why: String| PkiError::Request(why);
+    let is_word = |c: char| c.is_ascii_graphic();
+    if serial.is_empty() || serial.len() > 64 || !serial.chars().all(is_word) {
+        return Err(bad("a serial has 1 to 64 printable characters".to_owned()));
+    }
+    let (_, block) =
+        x509_parser::pem::parse_x509_pem(csr.as_bytes()).map_err(|e| bad(e.to_string()))?;
+    let (_, request) =
+        X509CertificationRequest::from_der(&block.contents).map_err(|e| bad(e.to_string()))?;
+    // Who asks holds the key.
+    request.verify_signature().map_err(|e| bad(e.to_string()))?;
+    let spki = &request.certification_request_info.subject_pki;
+    let curve = spki
+        .algorithm
+        .parameters
+        .as_ref()
+        .and_then(|p| p.as_oid().ok());
+    if curve.is_none_or(|oid| oid != OID_EC_P256) {
+        return Err(bad("the key is not ECDSA P-256".to_owned()));
+    }
+    let mut request =
+        CertificateSigningRequestParams::from_pem(csr).map_err(|e| bad(e.to_string()))?;
+    // Nothing that it asks for itself.
+    request.params = base(serial, CA_DAYS);
+    request.params.is_ca = IsCa::ExplicitNoCa;
+    request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    request.params.use_authority_key_identifier_extension = true;
+    let pki = dir.join(FOLDER);
+    let ca_pem = super::read(&pki.join("intermediate.cert.pem"))?;
+    let ca_key = KeyPair::from_pem(&super::read(&pki.join("intermediate.key.pem"))?)
+        .map_err(|e| make_error("intermediate", e))?;
+    let issuer =
+        Issuer::from_ca_cert_pem(&ca_pem, &ca_key).map_err(|e| make_error("intermediate", e))?;
+    let cert = request
+        .signed_by(&issuer)
+        .map_err(|e| make_error("device", e))?;
+    Ok(cert.pem())
+}
 
 fn leaves(pki: &Path, sans: &[String]) -> Result<(), PkiError> {
     for leaf in &LEAVES {
@@ -411,6 +457,52 @@ mod tests {
         let loaded = Pki::load(dir.path()).unwrap();
         assert_eq!(loaded.signer.sender(), before.signer.sender());
         assert_eq!(loaded.exchange.hash, before.exchange.hash);
+    }
+
+    #[test]
+    fn a_device_certificate_is_good_for_a_device_only() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &options("evc")).unwrap();
+        let csr = |algorithm, name: &str| {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            let mut params = CertificateParams::new(vec!["evc".to_owned()]).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.serialize_request(&key).unwrap().pem().unwrap()
+        };
+        let request = csr(&rcgen::PKCS_ECDSA_P256_SHA256, "EVC signing");
+        let pem = sign_device(dir.path(), &request, "SN-1").unwrap();
+        let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let cert = block.parse_x509().unwrap();
+        assert!(
+            cert.subject().to_string().contains("CN=SN-1"),
+            "{}",
+            cert.subject()
+        );
+        assert!(!cert.is_ca());
+        let usage = cert.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.client_auth && !usage.server_auth && !usage.any);
+        assert!(cert.subject_alternative_name().unwrap().is_none());
+        let middle = fs::read(dir.path().join("pki/intermediate.cert.pem")).unwrap();
+        let middle = crate::cert::Certificate::from_pem(&middle).unwrap();
+        let own = crate::cert::Certificate::from_pem(pem.as_bytes()).unwrap();
+        assert!(own.is_signed_by(&middle));
+
+        let other = csr(&rcgen::PKCS_ECDSA_P384_SHA384, "x");
+        let mut changed = request.clone().into_bytes();
+        let at = changed.len() / 2;
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        for (csr, serial) in [
+            (other.as_str(), "SN"),
+            (&changed, "SN"),
+            ("", "SN"),
+            (&pem, "SN"),
+            (&request, ""),
+            (&request, "a b"),
+        ] {
+            let refused = sign_device(dir.path(), csr, serial);
+            assert!(matches!(refused, Err(PkiError::Request(_))), "{refused:?}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
 
-pub use make::{InitOptions, Made, init, new_onboarding, renew, rotate};
+pub use make::{InitOptions, Made, init, new_onboarding, renew, rotate, sign_device};
 
 use crate::envelope::{self, Signer};
 
@@ -56,6 +56,9 @@ pub enum PkiError {
         /// What the library said.
         source: rcgen::Error,
     },
+    /// A request for a device's certificate that is not signed.
+    #[error("the certificate request is refused: {0}")]
+    Request(String),
     /// A name that can't stand in a certificate.
     #[error("{0:?} is neither a DNS name nor an IP address")]
     Name(String),

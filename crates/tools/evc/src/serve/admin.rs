@@ -13,16 +13,16 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::admin_edit::{self, EditError};
-use super::{Evc, Wanted, desired};
+use super::{Evc, Wanted, admin_trust, desired};
 use crate::admin::{
-    AppView, Applied, Apply, Claim, ConfigView, Deploy, Deployed, DeviceOrder, DeviceView,
-    ErrorView, LogQuery, LogView, MessageQuery, MessageView, NewAdmission, NewDevice, Order,
-    Ordered, time,
+    Admitted, AppView, Applied, Apply, Claim, ConfigView, Deploy, Deployed, DeviceOrder,
+    DeviceView, ErrorView, LogQuery, LogView, MessageQuery, MessageView, NewAdmission, NewDevice,
+    Order, Ordered, time,
 };
 use crate::cert::Certificate;
 use crate::config::read::closest;
 use crate::decide::register::Admission;
-use crate::decide::{logs::Line, messages};
+use crate::decide::{claim, logs::Line, messages};
 use crate::secret::same;
 use crate::store::devices::{self, Device};
 use crate::store::{self, StoreError, onboarding};
@@ -54,6 +54,7 @@ pub fn router(evc: Arc<Evc>) -> Router {
             "/v1/onboarding",
             get(list_onboarding).post(admit).delete(dismiss),
         )
+        .merge(admin_trust::routes())
         .route("/v1/messages", get(list_messages))
         .route("/v1/logs", get(list_logs))
         .fallback(|| async { Error::not_found("no such path") })
@@ -77,13 +78,13 @@ async fn authorize(State(evc): State<Arc<Evc>>, request: Request, next: Next) ->
 
 /// A refusal.
 #[derive(Debug)]
-struct Error {
+pub(super) struct Error {
     status: StatusCode,
     view: ErrorView,
 }
 
 impl Error {
-    fn new(status: StatusCode, error: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Self {
             status,
             view: ErrorView {
@@ -93,7 +94,7 @@ impl Error {
         }
     }
 
-    fn not_found(error: impl Into<String>) -> Self {
+    pub(super) fn not_found(error: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, error)
     }
 }
@@ -115,6 +116,7 @@ impl From<EditError> for Error {
     fn from(error: EditError) -> Self {
         match error {
             EditError::NotFound(what) => Self::not_found(what),
+            EditError::Forbidden(why) => Self::new(StatusCode::FORBIDDEN, why),
             EditError::Problems(problems) => Self {
                 status: StatusCode::UNPROCESSABLE_ENTITY,
                 view: ErrorView {
@@ -127,7 +129,7 @@ impl From<EditError> for Error {
     }
 }
 
-type Answer<T> = Result<Json<T>, Error>;
+pub(super) type Answer<T> = Result<Json<T>, Error>;
 
 /// The device that a person means, or an error that helps.
 pub(super) fn find(conn: &Connection, text: &str) -> Result<Device, EditError> {
@@ -146,7 +148,7 @@ pub(super) fn find(conn: &Connection, text: &str) -> Result<Device, EditError> {
 }
 
 /// Reads with errors of both kinds.
-async fn read<T: Send + 'static>(
+pub(super) async fn read<T: Send + 'static>(
     evc: &Evc,
     query: impl FnOnce(&Connection) -> Result<T, EditError> + Send + 'static,
 ) -> Result<T, Error> {
@@ -154,14 +156,14 @@ async fn read<T: Send + 'static>(
 }
 
 /// Writes with errors of both kinds.
-async fn write<T: Send + 'static>(
+pub(super) async fn write<T: Send + 'static>(
     evc: &Evc,
     job: impl FnOnce(&Connection) -> Result<T, EditError> + Send + 'static,
 ) -> Result<T, Error> {
     Ok(evc.store.try_write(job).await?)
 }
 
-fn view(device: &Device) -> DeviceView {
+pub(super) fn view(device: &Device) -> DeviceView {
     let apps = desired::spec(device).map(|s| s.apps.into_iter().map(|a| a.name).collect());
     DeviceView {
         uuid: device.uuid,
@@ -220,7 +222,9 @@ async fn add_device(State(evc): State<Arc<Evc>>, Json(new): Json<NewDevice>) -> 
                 serial,
                 onboarding: None,
                 cert,
-                claimed: true,
+                claimed: !new.hold,
+                ek: None,
+                code: None,
             };
             let uuid = devices::insert(c, &row)?;
             devices::by_uuid(c, uuid)
@@ -235,7 +239,7 @@ async fn add_device(State(evc): State<Arc<Evc>>, Json(new): Json<NewDevice>) -> 
     }
 }
 
-fn certificate(pem: &str) -> Result<Certificate, Error> {
+pub(super) fn certificate(pem: &str) -> Result<Certificate, Error> {
     Certificate::from_pem(pem.as_bytes())
         .map_err(|e| Error::new(StatusCode::UNPROCESSABLE_ENTITY, format!("cert: {e}")))
 }
@@ -247,6 +251,10 @@ async fn claim_device(
 ) -> Answer<DeviceView> {
     let device = write(&evc, move |c| {
         let device = find(c, &device)?;
+        if device.code.is_some() {
+            let text = "it can only be claimed with the code that came with it";
+            return Err(EditError::Forbidden(text.to_owned()));
+        }
         devices::claim(c, device.uuid, claim.name.as_deref())?;
         Ok(devices::by_uuid(c, device.uuid)?.unwrap_or(device))
     })
@@ -354,7 +362,7 @@ async fn list_onboarding(State(evc): State<Arc<Evc>>) -> Answer<Vec<onboarding::
     Ok(Json(evc.store.read(onboarding::all).await?))
 }
 
-async fn admit(State(evc): State<Arc<Evc>>, Json(new): Json<NewAdmission>) -> Answer<()> {
+async fn admit(State(evc): State<Arc<Evc>>, Json(new): Json<NewAdmission>) -> Answer<Admitted> {
     if new.serial.trim().is_empty() {
         return Err(Error::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -362,15 +370,31 @@ async fn admit(State(evc): State<Arc<Evc>>, Json(new): Json<NewAdmission>) -> An
         ));
     }
     let cert = batch(&evc, new.cert.as_deref()).await?;
-    let admission = Admission {
-        serial: new.serial.trim().to_owned(),
-        name: new.name,
-        hold: new.hold,
-    };
+    let bad = |text: &str| Error::new(StatusCode::UNPROCESSABLE_ENTITY, text);
+    let serial = new.serial.trim().to_owned();
+    if serial == "*" && (new.code || new.ek.is_some()) {
+        return Err(bad(
+            "a code or an endorsement key is one device's: give its serial",
+        ));
+    }
+    let ek = new.ek.as_deref().map(admin_trust::parse_ek).transpose()?;
+    let code = new.code.then(claim::fresh);
+    let told = code.clone();
     evc.store
-        .write(move |c| onboarding::add(c, &cert, Some(&admission)))
+        .write(move |c| {
+            let salt = store::salt(c)?;
+            let admission = Admission {
+                serial,
+                name: new.name,
+                // A code that nobody has to give would be none.
+                hold: new.hold || code.is_some(),
+                ek,
+                code: code.map(|code| claim::digest(&code, &salt)),
+            };
+            onboarding::add(c, &cert, Some(&admission))
+        })
         .await?;
-    Ok(Json(()))
+    Ok(Json(Admitted { code: told }))
 }
 
 async fn dismiss(State(evc): State<Arc<Evc>>, Json(old): Json<NewAdmission>) -> Answer<()> {

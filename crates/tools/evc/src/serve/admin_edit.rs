@@ -21,6 +21,8 @@ use crate::store::{StoreError, apps as app_store, messages};
 pub(super) enum EditError {
     /// There is no such thing.
     NotFound(String),
+    /// Not so.
+    Forbidden(String),
     /// What is wanted makes no sense.
     Problems(Problems),
     /// The store failed.

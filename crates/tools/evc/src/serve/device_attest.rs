@@ -4,15 +4,19 @@ use api::attest::{ZAttestQuote, ZAttestReq, ZAttestResponse};
 use api::certs::ZCertType;
 use http::StatusCode;
 use prost::Message as _;
+use rusqlite::Connection;
 
 use super::device::{Answer, Fail};
 use super::{Evc, desired};
 use crate::cert::Certificate;
-use crate::decide::attest::{self, Facts, Step, Verdict};
+use crate::config::DeviceSpec;
+use crate::decide::attest::baseline::{self, Comparison, Measurements};
+use crate::decide::attest::endorsement::{self, Endorsement, EndorsementError, Makers};
+use crate::decide::attest::{self, Binding, Facts, Step, Verdict};
 use crate::decide::messages::decode;
 use crate::secret::random;
-use crate::store;
 use crate::store::devices::Device;
+use crate::store::{self, StoreError, measurements};
 
 /// Answers one request.
 pub(super) async fn answer(evc: &Evc, device: Device, payload: &[u8]) -> Result<Answer, Fail> {
@@ -50,38 +54,108 @@ pub(super) async fn answer(evc: &Evc, device: Device, payload: &[u8]) -> Result<
 }
 
 async fn judge(evc: &Evc, device: Device, quote: ZAttestQuote) -> Result<ZAttestResponse, Fail> {
-    let software_key = desired::spec(&device)?.policy.software_key;
+    let spec = desired::spec(&device)?;
     let token = random::<32>();
-    let (uuid, name) = (device.uuid, device.name);
+    let makers = evc.makers();
+    let name = device.name.clone();
     // One step: a nonce is used up by the verdict that it led to.
-    let (verdict, keys) = evc
+    let ((verdict, note), keys) = evc
         .store
         .write(move |c| {
-            let kind = ZCertType::CertTypeDeviceRestrictedSigning.into();
-            let pem = store::attest::cert(c, uuid, kind)?;
-            let quote_cert = pem.and_then(|p| Certificate::from_pem(p.as_bytes()).ok());
-            let nonce = store::attest::take_nonce(c, uuid)?;
-            let facts = Facts {
-                nonce: nonce.as_deref(),
-                software_key,
-                quote_cert: quote_cert.as_ref(),
-            };
-            let verdict = attest::judge(&quote, facts);
-            let note = note(&verdict);
-            if verdict.is_success() {
-                store::attest::set_token(c, uuid, &token, &note)?;
+            let judged = verdict(c, &device, &spec, &quote, &makers)?;
+            let uuid = device.uuid;
+            if judged.0.is_success() {
+                store::attest::set_token(c, uuid, &token, &judged.1)?;
             } else {
-                store::attest::note_failure(c, uuid, &note)?;
+                store::attest::note_failure(c, uuid, &judged.1)?;
             }
-            Ok((verdict, store::attest::keys(c, uuid)?))
+            Ok((judged, store::attest::keys(c, uuid)?))
         })
         .await?;
     if verdict.is_success() {
-        tracing::info!(device = %name, ?verdict, "attested");
+        tracing::info!(device = %name, note, "attested");
     } else {
-        tracing::warn!(device = %name, ?verdict, "attestation failed");
+        tracing::warn!(device = %name, note, "attestation failed");
     }
     Ok(attest::quote_answer(&verdict, &token, keys))
+}
+
+/// The verdict and a note on it. What a good quote proved is kept, also when it is not what was accepted.
+fn verdict(
+    c: &Connection,
+    device: &Device,
+    spec: &DeviceSpec,
+    quote: &ZAttestQuote,
+    makers: &Makers,
+) -> Result<(Verdict, String), StoreError> {
+    let kind = ZCertType::CertTypeDeviceRestrictedSigning.into();
+    let pem = store::attest::cert(c, device.uuid, kind)?;
+    let quote_cert = pem.and_then(|p| Certificate::from_pem(p.as_bytes()).ok());
+    let nonce = store::attest::take_nonce(c, device.uuid)?;
+    let broken = broken_binding(c, device, makers)?;
+    let facts = Facts {
+        binding: match (&device.ek, &broken) {
+            (None, _) => Binding::Free,
+            (Some(_), None) => Binding::Kept,
+            (Some(_), Some(why)) => Binding::Broken(why),
+        },
+        nonce: nonce.as_deref(),
+        software_key: spec.policy.software_key,
+        quote_cert: quote_cert.as_ref(),
+    };
+    let verdict = attest::judge(quote, facts);
+    if verdict != Verdict::Measured {
+        let note = note(&verdict);
+        return Ok((verdict, note));
+    }
+    let state = baseline::measured(quote);
+    let accepted = measurements::accepted(c, device.uuid, spec.model().as_deref())?;
+    let states: Vec<_> = accepted.into_iter().map(|base| base.state).collect();
+    let comparison = baseline::compare(&state, &states);
+    measurements::put(c, device.uuid, &state, &comparison)?;
+    let told = comparison.text();
+    Ok(match (spec.policy.measurements, &comparison) {
+        (Measurements::Report, _) | (Measurements::Enforce, Comparison::Accepted) => {
+            (verdict, format!("by TPM quote, {told}"))
+        }
+        (Measurements::Enforce, Comparison::NoBaseline | Comparison::Changed(_)) => {
+            (Verdict::Failed(told.clone()), format!("failed: {told}"))
+        }
+    })
+}
+
+/// Why a device that is bound to an endorsement key is not in its TPM; none when it is, or is bound to none.
+fn broken_binding(
+    c: &Connection,
+    device: &Device,
+    makers: &Makers,
+) -> Result<Option<String>, StoreError> {
+    let Some(bound) = &device.ek else {
+        return Ok(None);
+    };
+    Ok(match endorsement(c, device, makers)? {
+        None => Some("it has not shown the endorsement key that it is bound to".to_owned()),
+        Some(Err(error)) => Some(error.to_string()),
+        Some(Ok(shown)) if shown.is(bound) => None,
+        Some(Ok(shown)) => Some(format!(
+            "it is bound to another endorsement key than {}",
+            hex::encode(shown.key)
+        )),
+    })
+}
+
+/// The endorsement key that a device has shown, if it has.
+pub(super) fn endorsement(
+    c: &Connection,
+    device: &Device,
+    makers: &Makers,
+) -> Result<Option<Result<Endorsement, EndorsementError>>, StoreError> {
+    let kind = ZCertType::CertTypeDeviceEndorsementRsa.into();
+    let shown = store::attest::with_public(c, device.uuid, kind)?;
+    let now = jiff::Timestamp::now().as_second();
+    Ok(shown.map(|(pem, public)| {
+        endorsement::judge(pem.as_bytes(), &public, &device.cert, makers, now)
+    }))
 }
 
 fn note(verdict: &Verdict) -> String {

@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod admin_edit;
+mod admin_trust;
 pub mod datastore;
 mod desired;
 pub mod device;
@@ -22,10 +23,16 @@ pub use desired::{Wanted, configuration};
 pub use listen::{PeerCert, serve};
 pub use tls::{Current, TlsError, server_config};
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
 use crate::admin::files::{self, AccessFileError};
+use crate::decide::attest::endorsement::Makers;
 use crate::pki::{self, Pki, PkiError};
 use crate::store::{Store, StoreError};
 
+/// Folder with certificates of makers of TPMs, below the controller's directory.
+pub const MAKERS: &str = "tpm-makers";
 /// How often the files of the PKI are looked at.
 const PKI_LOOK: std::time::Duration = std::time::Duration::from_secs(2);
 /// Name of the database below the controller's directory.
@@ -87,6 +94,8 @@ pub struct Evc {
     /// What is remembered.
     pub store: Store,
     dir: PathBuf,
+    /// Who makes TPMs.
+    makers: Arc<Makers>,
     /// Keys and certificates, as they are now.
     pki: RwLock<Arc<Pki>>,
     /// Which generations of the device API are served.
@@ -106,6 +115,7 @@ impl Evc {
         Ok(Self {
             store,
             dir: dir.to_owned(),
+            makers: Arc::new(makers(&dir.join(MAKERS))),
             pki: RwLock::new(Arc::new(pki)),
             apis,
             token,
@@ -120,12 +130,39 @@ impl Evc {
         Arc::clone(&self.pki.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whom endorsement certificates may come from.
+    pub(crate) fn makers(&self) -> Arc<Makers> {
+        Arc::clone(&self.makers)
+    }
+
+    /// The controller's directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Loads keys and certificates again; what was in use stays when that fails.
     pub fn reload(&self) -> Result<Arc<Pki>, PkiError> {
         let pki = Arc::new(Pki::load(&self.dir)?);
         *self.pki.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&pki);
         Ok(pki)
     }
+}
+
+/// Certificates of makers of TPMs: every PEM file of a folder that people fill. One that is of no use makes no other so.
+fn makers(folder: &Path) -> Makers {
+    let mut makers = Makers::default();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(pem) = std::fs::read(&path) else {
+            continue;
+        };
+        for der in CertificateDer::pem_slice_iter(&pem).flatten() {
+            if let Err(error) = makers.add(der.into_owned()) {
+                tracing::warn!(path = %path.display(), %error, "not used");
+            }
+        }
+    }
+    makers
 }
 
 /// Follows the files of the PKI, and the moment at which rotated keys come into use.

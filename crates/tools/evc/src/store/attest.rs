@@ -36,6 +36,21 @@ pub fn cert(conn: &Connection, device: Uuid, kind: i32) -> Result<Option<String>
         .optional()?)
 }
 
+/// The same with the TPM's description of its key.
+pub fn with_public(
+    conn: &Connection,
+    device: Uuid,
+    kind: i32,
+) -> Result<Option<(String, Vec<u8>)>, StoreError> {
+    let sql = "SELECT pem, tpm_public FROM device_cert WHERE device = ?1 AND kind = ?2";
+    Ok(conn
+        .prepare_cached(sql)?
+        .query_row(params![device.to_string(), kind], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?)
+}
+
 /// Hands out a nonce; the one before is void.
 pub fn set_nonce(conn: &Connection, device: Uuid, nonce: &[u8]) -> Result<(), StoreError> {
     conn.execute(

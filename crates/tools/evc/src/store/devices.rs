@@ -49,6 +49,12 @@ pub struct Device {
     pub attested_ms: i64,
     /// How it attested.
     pub attest_note: String,
+    /// The endorsement key that it is bound to: a hash of it.
+    pub ek: Option<[u8; 32]>,
+    /// What is kept of the code that it is claimed with.
+    pub code: Option<[u8; 32]>,
+    /// Wrong codes so far.
+    pub tries: u32,
 }
 
 /// Counters that make a device act when they grow.
@@ -80,7 +86,7 @@ const HISTORY: i64 = 100;
 
 const COLUMNS: &str = "uuid, name, serial, soft_serial, cert_pem, claimed, created_ms, seen_ms, \
      seen_api, spec, version, sent_version, changed_ms, reboots, reboot_ms, shutdowns, \
-     shutdown_ms, nonce, token, attested_ms, attest_note";
+     shutdown_ms, nonce, token, attested_ms, attest_note, ek, code, tries";
 
 fn from_row(row: &Row<'_>) -> Result<Device, StoreError> {
     let key: String = row.get("uuid")?;
@@ -114,6 +120,9 @@ fn from_row(row: &Row<'_>) -> Result<Device, StoreError> {
         token: row.get("token")?,
         attested_ms: row.get("attested_ms")?,
         attest_note: row.get("attest_note")?,
+        ek: row.get("ek")?,
+        code: row.get("code")?,
+        tries: row.get("tries")?,
     })
 }
 
@@ -199,7 +208,13 @@ pub fn register(
     };
     match verdict {
         Verdict::Repeat(uuid) => Ok(Ok(Entered { uuid, new: false })),
-        Verdict::New { serial, name, hold } => {
+        Verdict::New {
+            serial,
+            name,
+            hold,
+            ek,
+            code,
+        } => {
             let uuid = insert(
                 conn,
                 &NewDevice {
@@ -209,6 +224,8 @@ pub fn register(
                     onboarding: Some(onboarding),
                     cert: request.cert.clone(),
                     claimed: !hold,
+                    ek,
+                    code,
                 },
             )?;
             Ok(Ok(Entered { uuid, new: true }))
@@ -263,6 +280,10 @@ pub struct NewDevice {
     pub cert: Certificate,
     /// Whether it may come in.
     pub claimed: bool,
+    /// The endorsement key that it is bound to: a hash of it.
+    pub ek: Option<[u8; 32]>,
+    /// What is kept of the code that it is claimed with.
+    pub code: Option<[u8; 32]>,
 }
 
 /// Enters a device.
@@ -272,8 +293,8 @@ pub fn insert(conn: &Connection, new: &NewDevice) -> Result<Uuid, StoreError> {
     let now = now_ms();
     conn.prepare_cached(
         "INSERT INTO device (uuid, name, serial, soft_serial, onboarding, cert_hash, cert_pem, \
-         claimed, created_ms, changed_ms, version) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, 1)",
+         claimed, created_ms, changed_ms, version, ek, code) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, 1, ?10, ?11)",
     )?
     .execute(params![
         uuid.to_string(),
@@ -285,6 +306,8 @@ pub fn insert(conn: &Connection, new: &NewDevice) -> Result<Uuid, StoreError> {
         new.cert.pem(),
         new.claimed,
         now,
+        new.ek,
+        new.code,
     ])?;
     Ok(uuid)
 }
@@ -303,9 +326,24 @@ fn free_name(conn: &Connection, wanted: &str, uuid: Uuid) -> Result<String, Stor
 
 /// Admits a device that waits.
 pub fn claim(conn: &Connection, uuid: Uuid, name: Option<&str>) -> Result<(), StoreError> {
-    let sql = "UPDATE device SET claimed = 1, name = coalesce(?2, name) WHERE uuid = ?1";
+    let sql = "UPDATE device SET claimed = 1, code = NULL, name = coalesce(?2, name) \
+               WHERE uuid = ?1";
     conn.prepare_cached(sql)?
         .execute(params![uuid.to_string(), name])?;
+    Ok(())
+}
+
+/// Notes a wrong code.
+pub fn wrong_code(conn: &Connection, uuid: Uuid) -> Result<(), StoreError> {
+    let sql = "UPDATE device SET tries = tries + 1 WHERE uuid = ?1";
+    conn.execute(sql, [uuid.to_string()])?;
+    Ok(())
+}
+
+/// Binds a device to an endorsement key, or to none. It has to attest again.
+pub fn bind(conn: &Connection, uuid: Uuid, ek: Option<[u8; 32]>) -> Result<(), StoreError> {
+    let sql = "UPDATE device SET ek = ?2, token = NULL, nonce = NULL WHERE uuid = ?1";
+    conn.execute(sql, params![uuid.to_string(), ek])?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ pub mod apps;
 pub mod attest;
 pub mod devices;
 pub mod logs;
+pub mod measurements;
 pub mod messages;
 pub mod onboarding;
 mod schema;

@@ -32,7 +32,7 @@ pub fn admissions(
     if cert(conn, hash)?.is_none() {
         return Ok(None);
     }
-    let sql = "SELECT serial, name, hold FROM admission WHERE cert_hash = ?1";
+    let sql = "SELECT serial, name, hold, ek, code FROM admission WHERE cert_hash = ?1";
     let rows = conn
         .prepare_cached(sql)?
         .query_map([hash.as_slice()], |row| {
@@ -40,6 +40,8 @@ pub fn admissions(
                 serial: row.get(0)?,
                 name: row.get(1)?,
                 hold: row.get(2)?,
+                ek: row.get(3)?,
+                code: row.get(4)?,
             })
         })?
         .collect::<Result<_, _>>()?;
@@ -67,12 +69,58 @@ pub fn add(
     )?;
     if let Some(a) = admission {
         conn.execute(
-            "INSERT INTO admission (cert_hash, serial, name, hold, created_ms) \
-             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (cert_hash, serial) \
-             DO UPDATE SET name = excluded.name, hold = excluded.hold",
-            params![hash.as_slice(), a.serial, a.name, a.hold, now_ms()],
+            "INSERT INTO admission (cert_hash, serial, name, hold, created_ms, ek, code) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (cert_hash, serial) \
+             DO UPDATE SET name = excluded.name, hold = excluded.hold, ek = excluded.ek, \
+             code = excluded.code, tries = 0",
+            params![
+                hash.as_slice(),
+                a.serial,
+                a.name,
+                a.hold,
+                now_ms(),
+                a.ek,
+                a.code
+            ],
         )?;
     }
+    Ok(())
+}
+
+/// The only admission of a serial that a code opens: its certificate, what is kept of the code, wrong ones so far.
+pub fn with_code(
+    conn: &Connection,
+    serial: &str,
+) -> Result<Option<(CertHash, [u8; 32], u32)>, StoreError> {
+    let sql = "SELECT cert_hash, code, tries FROM admission \
+               WHERE serial = ?1 AND code IS NOT NULL LIMIT 2";
+    let found: Vec<_> = conn
+        .prepare_cached(sql)?
+        .query_map([serial], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
+        .collect::<Result<_, _>>()?;
+    Ok(match found.as_slice() {
+        [only] => Some(*only),
+        _ => None,
+    })
+}
+
+/// The device of this serial is claimed before it came: it will not have to wait.
+pub fn claim_ahead(
+    conn: &Connection,
+    hash: &CertHash,
+    serial: &str,
+    name: Option<&str>,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE admission SET hold = 0, code = NULL, name = coalesce(?3, name) \
+               WHERE cert_hash = ?1 AND serial = ?2";
+    conn.execute(sql, params![hash.as_slice(), serial, name])?;
+    Ok(())
+}
+
+/// Notes a wrong code.
+pub fn wrong_code(conn: &Connection, hash: &CertHash, serial: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE admission SET tries = tries + 1 WHERE cert_hash = ?1 AND serial = ?2";
+    conn.execute(sql, params![hash.as_slice(), serial])?;
     Ok(())
 }
 

@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// `MIGRATIONS[n]` leads from version `n` to `n + 1`; never changed once released.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE onboarding (
     cert_hash BLOB PRIMARY KEY, cert_pem TEXT NOT NULL, created_ms INTEGER NOT NULL
@@ -66,7 +67,25 @@ CREATE TABLE storage_key (
     device TEXT NOT NULL REFERENCES device ON DELETE CASCADE, kind INTEGER NOT NULL,
     key BLOB NOT NULL, received_ms INTEGER NOT NULL, PRIMARY KEY (device, kind)
 ) STRICT;
-"];
+",
+    "
+ALTER TABLE admission ADD COLUMN ek BLOB;
+ALTER TABLE admission ADD COLUMN code BLOB;
+ALTER TABLE admission ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE device ADD COLUMN ek BLOB;
+ALTER TABLE device ADD COLUMN code BLOB;
+ALTER TABLE device ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE measurement (
+    device TEXT PRIMARY KEY REFERENCES device ON DELETE CASCADE,
+    state TEXT NOT NULL, comparison TEXT NOT NULL, at_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE baseline (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT REFERENCES device ON DELETE CASCADE,
+    model TEXT, name TEXT NOT NULL, state TEXT NOT NULL, accepted_ms INTEGER NOT NULL,
+    CHECK ((device IS NULL) <> (model IS NULL))
+) STRICT;
+",
+];
 
 /// Brings the database to the present schema.
 pub(super) fn migrate(conn: &Connection, path: &Path) -> Result<(), StoreError> {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use api::attest::{ZAttestQuote, ZAttestReq, ZAttestReqType, ZAttestResponse};
 use api::auth::AuthContainer;
-use api::certs::ZControllerCert;
+use api::certs::{ZCert, ZCertType, ZControllerCert};
+use api::common::HashAlgorithm;
 use api::config::ConfigRequest;
 use api::register::ZRegisterMsg;
 use base64::Engine as _;
@@ -26,6 +27,7 @@ use prost::Message;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -84,6 +86,7 @@ impl World {
             serial: serial.to_owned(),
             name: None,
             hold,
+            ..NewAdmission::default()
         };
         self.admin.admit(&new).await.unwrap();
     }
@@ -360,5 +363,19 @@ pub fn config_request(hash: &str, token: &[u8]) -> ConfigRequest {
     ConfigRequest {
         config_hash: hash.to_owned(),
         integrity_token: token.to_vec(),
+    }
+}
+
+/// CERT with one certificate.
+pub fn certs_request(pem: &str, kind: ZCertType) -> ZAttestReq {
+    ZAttestReq {
+        certs: vec![ZCert {
+            hash_algo: HashAlgorithm::Sha25616bytes.into(),
+            cert_hash: Sha256::digest(pem.as_bytes())[..16].to_vec(),
+            r#type: kind.into(),
+            cert: pem.as_bytes().to_vec(),
+            ..ZCert::default()
+        }],
+        ..attest(ZAttestReqType::AttestReqCert)
     }
 }

@@ -13,6 +13,7 @@ pub use app::*;
 pub use network::*;
 pub use storage::*;
 
+use crate::decide::attest::baseline::Measurements;
 use crate::decide::config::Attestation;
 
 /// The whole of what one device should be.
@@ -65,6 +66,8 @@ pub struct Policy {
     pub attestation: Attestation,
     /// Whether a device without a TPM can attest.
     pub software_key: bool,
+    /// What follows from measurements that nobody has accepted.
+    pub measurements: Measurements,
 }
 
 impl Default for Policy {
@@ -72,7 +75,21 @@ impl Default for Policy {
         Self {
             attestation: Attestation::Auto,
             software_key: true,
+            measurements: Measurements::Report,
         }
+    }
+}
+
+impl DeviceSpec {
+    /// The hardware model that baselines are kept for; none when it is not named in full.
+    pub fn model(&self) -> Option<String> {
+        let Labels {
+            manufacturer,
+            product,
+            ..
+        } = &self.labels;
+        let known = !manufacturer.is_empty() && !product.is_empty();
+        known.then(|| format!("{manufacturer}.{product}"))
     }
 }
 

@@ -4,6 +4,9 @@
 //! empty quote; it is let in only when its policy admits keys that live in software, and then the
 //! protocol proves no more than that the holder of the device key answered a fresh nonce.
 
+pub mod baseline;
+pub mod endorsement;
+pub mod eventlog;
 pub mod quote;
 
 use api::attest::{
@@ -45,9 +48,22 @@ pub enum Step {
     StoreKeys(AttestStorageKeys),
 }
 
+/// Whether the device is in the TPM that it was registered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding<'a> {
+    /// It may be in any, or in none.
+    Free,
+    /// It showed the endorsement key that it was registered with.
+    Kept,
+    /// It did not; why.
+    Broken(&'a str),
+}
+
 /// What is known of the device when a quote comes.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
+    /// Whether it is in its TPM.
+    pub binding: Binding<'a>,
     /// The nonce handed out last and not used yet.
     pub nonce: Option<&'a [u8]>,
     /// Whether the policy admits devices without a TPM.
@@ -169,7 +185,13 @@ pub fn judge(quote: &ZAttestQuote, facts: Facts<'_>) -> Verdict {
     let Some(nonce) = facts.nonce else {
         return Verdict::NonceMismatch;
     };
+    if let Binding::Broken(why) = facts.binding {
+        return Verdict::Failed(why.to_owned());
+    }
     if quote.attest_data.is_empty() {
+        if facts.binding == Binding::Kept {
+            return Verdict::Failed("it is bound to a TPM but sent no quote".to_owned());
+        }
         if !quote.signature.is_empty() {
             return Verdict::Failed("a signature without attestData".to_owned());
         }
@@ -265,6 +287,7 @@ mod tests {
 
     fn facts(nonce: Option<&'static [u8]>, software_key: bool) -> Facts<'static> {
         Facts {
+            binding: Binding::Free,
             nonce,
             software_key,
             quote_cert: None,
@@ -296,6 +319,19 @@ mod tests {
         let quote = answer.quote_resp.unwrap();
         assert_eq!(quote.response, i32::from(ZAttestResponseCode::NoCertFound));
         assert!(quote.integrity_token.is_empty() && quote.keys.is_empty());
+    }
+
+    #[test]
+    fn a_device_that_is_bound_to_a_tpm_does_not_come_in_without_it() {
+        let empty = ZAttestQuote::default();
+        let bound = |binding| Facts {
+            binding,
+            ..facts(Some(NONCE), true)
+        };
+        for binding in [Binding::Kept, Binding::Broken("another key")] {
+            let verdict = judge(&empty, bound(binding));
+            assert!(matches!(verdict, Verdict::Failed(_)), "{verdict:?}");
+        }
     }
 
     fn device() -> (rcgen::CertificateParams, rcgen::KeyPair, Certificate) {

@@ -118,11 +118,16 @@ fn parse(data: &[u8]) -> Result<Attest, QuoteError> {
     })
 }
 
+/// For the fuzzers: any bytes as `TPMS_ATTEST`.
+pub fn check_attest(bytes: &[u8]) -> bool {
+    parse(bytes).is_ok()
+}
+
 /// Reads big-endian TPM structures off the front of a slice.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], QuoteError> {
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], QuoteError> {
         let (head, tail) = self
             .0
             .split_at_checked(len)
@@ -131,17 +136,17 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn u16(&mut self) -> Result<u16, QuoteError> {
+    pub(super) fn u16(&mut self) -> Result<u16, QuoteError> {
         let bytes = self.take(2)?;
         Ok(bytes.iter().fold(0, |n, b| (n << 8) | u16::from(*b)))
     }
 
-    fn u32(&mut self) -> Result<u32, QuoteError> {
+    pub(super) fn u32(&mut self) -> Result<u32, QuoteError> {
         let bytes = self.take(4)?;
         Ok(bytes.iter().fold(0, |n, b| (n << 8) | u32::from(*b)))
     }
 
-    fn sized(&mut self) -> Result<&'a [u8], QuoteError> {
+    pub(super) fn sized(&mut self) -> Result<&'a [u8], QuoteError> {
         let len = self.u16()?;
         self.take(usize::from(len))
     }
