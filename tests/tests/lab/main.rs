@@ -9,3 +9,4 @@ mod faults;
 mod life;
 mod logs;
 mod support;
+mod trust;
