@@ -27,6 +27,8 @@ pub(crate) struct Truth {
     purges_before: BTreeMap<AppNumber, u64>,
     /// The same, as its last guest shows.
     purges: BTreeMap<AppNumber, u64>,
+    /// The purge counter of every application that ever was in the config.
+    last_purge: BTreeMap<AppNumber, u32>,
     /// The device was told to stop everything.
     pub(crate) going_down: bool,
     /// It has not carried that out yet: a power cut that comes first is not what was asked for.
@@ -130,9 +132,13 @@ impl State {
             if !wish.is_sound(*n) {
                 continue;
             }
-            if let Some(old) = truth.sound.insert(*n, app.clone())
-                && old.purge != app.purge
-            {
+            let last = truth.last_purge.insert(*n, app.purge);
+            let old = truth.sound.insert(*n, app.clone());
+            // Who did not look while the application was gone has been told to purge it.
+            if old.is_none() && last.is_some_and(|purge| purge != app.purge) {
+                truth.purges_before.insert(*n, 0);
+            }
+            if old.is_some_and(|old| old.purge != app.purge) {
                 let purges = truth.purges.get(n).copied().unwrap_or(0);
                 truth.purges_before.insert(*n, purges);
                 if self.guests.starts.contains_key(&app_id(*n)) {
