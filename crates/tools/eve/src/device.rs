@@ -21,10 +21,10 @@ use model::{
     node::{DeviceOpCounters, NodeAgentStatus, OnboardingStatus, RebootRecord, ZedAgentStatus},
     port::{DeviceNetworkStatus, DevicePortConfig, DevicePortConfigList, DhcpLease},
     report::DeliveryRecord,
-    security::{ControllerCert, EdgeNodeCert, TpmSanityStatus},
+    security::{CipherContext, ControllerCert, EdgeNodeCert, TpmSanityStatus},
     service::ServiceStatus,
     topics,
-    vault::VaultStatus,
+    vault::{EncryptedVaultKey, ExpectedPcrs, VaultStatus},
     volume::{DiskMetric, VolumeConfig, VolumeRefConfig, VolumeRefStatus, VolumeStatus},
 };
 use serde_json::Value;
@@ -188,6 +188,7 @@ tables! {
     zedagent: ZedAgentStatus = ZEDAGENT_STATUS;
     port_configs: DevicePortConfig = DEVICE_PORT_CONFIG;
     adapters: PhysicalIoAdapterList = PHYSICAL_IO_ADAPTERS;
+    cipher_contexts: CipherContext = CIPHER_CONTEXT;
     datastores: DatastoreConfig = DATASTORE_CONFIG;
     content_tree_configs: ContentTreeConfig = CONTENT_TREE_CONFIG;
     volume_configs: VolumeConfig = VOLUME_CONFIG;
@@ -208,6 +209,9 @@ tables! {
     download_configs: DownloaderConfig = DOWNLOADER_CONFIG;
     verify_configs: VerifyImageConfig = VERIFY_IMAGE_CONFIG;
     vault: VaultStatus = VAULT_STATUS;
+    vault_key: EncryptedVaultKey = VAULT_KEY_FROM_DEVICE;
+    escrowed_key: EncryptedVaultKey = VAULT_KEY_FROM_CONTROLLER;
+    expected_pcrs: ExpectedPcrs = EXPECTED_PCRS;
     disk: DiskMetric = DISK_METRIC;
     downloads: DownloaderStatus = DOWNLOADER_STATUS;
     verifications: VerifyImageStatus = VERIFY_IMAGE_STATUS;

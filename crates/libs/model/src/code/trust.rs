@@ -38,7 +38,7 @@ macro_rules! with_trust {
         causes: [
             "A controller that does not encrypt credentials for this device.",
         ],
-        remedy: "Let the controller send the login in a cipher block. evc does so for each device that has sent its certificate for key exchange (docs/decisions/100-secrets.md).",
+        remedy: "Let the controller send the login in a cipher block. evc does so for each device that has sent its certificate for key exchange (docs/decisions/103-secrets.md).",
         properties: [],
     }
     OnboardIdentity = "onboard.identity" {

@@ -5,7 +5,7 @@
 //! the device sees that it is the same. The digest travels in the clear, so each secret has a salt with it that only this
 //! controller can make: otherwise a short password could be guessed from its digest.
 //!
-//! See `docs/decisions/100-secrets.md`.
+//! See `docs/decisions/103-secrets.md`.
 
 use api::common::{
     CipherBlock, CipherContext, EncryptionBlock, EncryptionScheme, HashAlgorithm, KeyExchangeScheme,

@@ -64,7 +64,7 @@ fn process(unit: &str) -> Process {
     let bits = match unit {
         "nim" | "zedrouter" | "zedrouter/dns-bn1" => CAPABILITIES,
         // Chown, DacOverride, Fowner.
-        "domainmgr" => 1 | 1 << 1 | 1 << 3,
+        "domainmgr" | "vaultmgr" => 1 | 1 << 1 | 1 << 3,
         _ => 0,
     };
     Process {
