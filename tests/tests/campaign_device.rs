@@ -1,4 +1,5 @@
-//! Random lives of a whole device. `SEEDS=n` says how many, `SEED=n` replays one.
+//! Random lives of a whole device. `SEEDS=n` says how many, `SEED=n` replays one, with `LOG=1` and what its
+//! services log.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::{

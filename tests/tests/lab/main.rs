@@ -10,3 +10,4 @@ mod life;
 mod logs;
 mod support;
 mod trust;
+mod vault;

@@ -55,7 +55,15 @@ pub(crate) fn onboarded_on(uplinks: usize, image: &Path) -> (Stage, scenarios::d
         uplinks,
         ..Options::of_this_build().unwrap()
     };
-    let stage = Stage::build(&options).unwrap();
+    onboarded_on_with(&options, image)
+}
+
+/// The same, with more to choose.
+pub(crate) fn onboarded_on_with(
+    options: &Options,
+    image: &Path,
+) -> (Stage, scenarios::disk::Mounted) {
+    let stage = Stage::build(options).unwrap();
     let place = stage.device().root().join("persist");
     let mounted = scenarios::disk::mount_image(image, &place, "").unwrap();
     (begin(stage), mounted)
