@@ -8,4 +8,5 @@ mod disk;
 mod faults;
 mod life;
 mod logs;
+mod secrets;
 mod support;
