@@ -78,9 +78,23 @@ async fn trust_onboarding_at_another_server_than_the_first() {
     let before = front(&wrong, None).await;
     let mut member = Member::new(&wrong, before.address);
     is_refused(&mut member, "403").await;
-    // Somebody corrects the CONFIG partition: another server, with its own root and onboarding certificate.
+    // Somebody corrects the CONFIG partition: another server, with its own root. It knows the batch too.
     let after = front(&right, Some(&member)).await;
-    right.partition(&member.config(), after.address);
+    let config = member.config();
+    let batch = std::fs::read_to_string(config.join("onboard.cert.pem")).unwrap();
+    right
+        .admin
+        .dismiss(&admission(&right, false))
+        .await
+        .unwrap();
+    let admission = NewAdmission {
+        cert: Some(batch),
+        ..admission(&right, false)
+    };
+    right.admin.admit(&admission).await.unwrap();
+    let root = right.pki().join("root-certificate.pem");
+    std::fs::copy(root, config.join("root-certificate.pem")).unwrap();
+    member.serve_by(after.address);
     let took = comes_in(&mut member, SOON).await;
     assert!(took < 2 * MINUTE, "it notices by itself: {took:?}");
     assert_eq!(member.onboarding().server, after.address.to_string());

@@ -85,6 +85,8 @@ pub struct Store {
 
 struct Shared {
     file: Vec<u8>,
+    /// The `Authorization` that it wants.
+    login: Option<&'static str>,
     state: Mutex<State>,
 }
 
@@ -105,6 +107,15 @@ impl Drop for Store {
 impl Store {
     /// With this file, ill or well.
     pub async fn with(file: &[u8], ill: Option<Ill>) -> Self {
+        Self::new(file, ill, None).await
+    }
+
+    /// Gives it to those alone who send this `Authorization`.
+    pub async fn locked(file: &[u8], login: &'static str) -> Self {
+        Self::new(file, None, Some(login)).await
+    }
+
+    async fn new(file: &[u8], ill: Option<Ill>, login: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = State {
@@ -113,6 +124,7 @@ impl Store {
         };
         let shared = Arc::new(Shared {
             file: file.to_vec(),
+            login,
             state: Mutex::new(state),
         });
         let serving = Arc::clone(&shared);
@@ -159,6 +171,9 @@ impl Shared {
         let Some(request) = Request::read(&mut stream).await else {
             return Ok(());
         };
+        if self.login.is_some() && request.header("authorization") != self.login {
+            return stream.write_all(&head(401, &[], 0)).await;
+        }
         let file = &self.file;
         let from = match ill {
             Some(Ill::IgnoresRanges) => None,

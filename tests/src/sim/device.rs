@@ -7,7 +7,7 @@ use bus::{Bus, MemoryControl, Object, Publisher, Rows, Topic};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     service::{ServicePhase, ServiceStatus},
-    topics::SERVICE_STATUS,
+    topics::{EDGE_NODE_CERT, SERVICE_STATUS},
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -187,6 +187,10 @@ impl Device {
             .acting_as("supervisor")
             .publisher(&SERVICE_STATUS)
             .ok();
+        // The keeper of the keys has none besides the device's.
+        if let Ok(mut keeper) = self.bus.acting_as("tpmmgr").publisher(&EDGE_NODE_CERT) {
+            keeper.set_ready().unwrap();
+        }
         let now = Instant::now();
         for place in &mut self.seats {
             place.restarts = 0;

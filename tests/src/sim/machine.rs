@@ -368,7 +368,7 @@ impl State {
     }
 
     /// A service has a reason for a turn.
-    pub(crate) fn stir(&mut self, service: &'static str) {
+    pub fn stir(&mut self, service: &'static str) {
         self.stirred.insert(service);
     }
 

@@ -8,6 +8,7 @@ mod disk;
 mod faults;
 mod life;
 mod logs;
+mod secrets;
 mod support;
 mod trust;
 mod vault;

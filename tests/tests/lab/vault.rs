@@ -41,14 +41,18 @@ fn vault(stage: &Stage) -> VaultStatus {
 fn pieces(file: &Path) -> BTreeSet<Vec<u8>> {
     let bytes = fs::read(file).unwrap();
     let varied = |piece: &&[u8]| piece.iter().collect::<BTreeSet<_>>().len() > 26;
-    let pieces = bytes.chunks(4096).filter_map(|block| block.get(512..512 + PIECE));
+    let pieces = bytes
+        .chunks(4096)
+        .filter_map(|block| block.get(512..512 + PIECE));
     pieces.filter(varied).map(<[u8]>::to_vec).collect()
 }
 
 /// How many of the pieces are in a file, wherever blocks begin.
 fn found(file: &Path, pieces: &BTreeSet<Vec<u8>>) -> usize {
     let bytes = fs::read(file).unwrap();
-    let blocks = bytes.chunks(4096).filter_map(|block| block.get(512..512 + PIECE));
+    let blocks = bytes
+        .chunks(4096)
+        .filter_map(|block| block.get(512..512 + PIECE));
     let there: BTreeSet<&[u8]> = blocks.filter(|piece| pieces.contains(*piece)).collect();
     there.len()
 }
@@ -87,7 +91,10 @@ fn trust_a_stolen_disk_shows_no_image_and_the_device_opens_it_by_its_tpm() {
         .unwrap();
     for root in ROOTS {
         let path = stage.device().root().join(root);
-        assert!(matches!(fscrypt::policy(&path), Ok(fscrypt::Policy::Key(_))), "{root}");
+        assert!(
+            matches!(fscrypt::policy(&path), Ok(fscrypt::Policy::Key(_))),
+            "{root}"
+        );
     }
     stage.device().power_cut().unwrap();
     let place = mounted.path().to_owned();

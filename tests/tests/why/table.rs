@@ -28,6 +28,15 @@ fn without(wish: &mut Wish, part: Part) {
     wish.broken.insert(part);
 }
 
+/// The kernel tells of it, too.
+fn unplug(device: &mut Device) {
+    device.machine.with(|s| {
+        s.kernel.plug(false);
+        s.stir("nim");
+        s.stir("zedrouter");
+    });
+}
+
 pub(crate) fn images() -> Vec<Stuck> {
     const TO_DOWNLOAD: &[eve::why::Kind] = &[App, Volume, ContentTree, Blob, Download];
     vec![
@@ -108,18 +117,16 @@ pub(crate) fn networks() -> Vec<Stuck> {
             .by(&[Onboarding, Port, Dhcp])
             .retry(0, 120),
         Stuck::of("the port lost its cable", Asked::Port, "eth0")
-            .then(|device| device.machine.with(|s| s.kernel.plug(false)))
+            .then(unplug)
             .waits(Port, "no carrier")
             .by(&[Port]),
         Stuck::app("an image behind a port that lost its cable")
             .before(|s| s.datastore.breaks_one_in = 1)
-            .then_at_once(|device| {
-                device.machine.with(|s| s.kernel.plug(false));
-            })
+            .then_at_once(unplug)
             .waits(Port, "no carrier")
             .by(&[App, Volume, ContentTree, Blob, Download, Datastore, Port]),
         Stuck::app("a running application whose network lost its port")
-            .then(|device| device.machine.with(|s| s.kernel.plug(false)))
+            .then(unplug)
             .waits(Port, "no carrier")
             .by(&[App, NetworkInstance, Port]),
         Stuck::of(
@@ -127,7 +134,7 @@ pub(crate) fn networks() -> Vec<Stuck> {
             Asked::Config,
             "config",
         )
-        .then(|device| device.machine.with(|s| s.kernel.plug(false)))
+        .then(unplug)
         .waits(Port, "no carrier")
         .by(&[Config, Port]),
         Stuck::app("no such network instance")

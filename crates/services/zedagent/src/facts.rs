@@ -10,7 +10,7 @@
 //!                 refused: 15 s ...    config answered 403
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use api::config::{ConfigResponse, EdgeDevConfig};
 use jiff::Timestamp;
@@ -113,6 +113,8 @@ pub struct Attest {
     pub refusals: u32,
     /// The last try did not lead to a token. The controller may not insist on one.
     pub in_vain: bool,
+    /// Hashes of the certificates that the controller has; none when it was not told since it knows the device.
+    pub certs_sent: Option<BTreeSet<String>>,
     /// Why attestation began anew: the config was refused. It is asked for again when there is a token.
     pub barred: Option<Fault>,
     /// Next step.

@@ -2,9 +2,9 @@
 //!
 //! | | topics |
 //! |---|---|
-//! | reads | when known: `nim/DeviceNetworkStatus`, `nodeagent/NodeAgentStatus` (why the device booted) |
-//! | writes | `OnboardingStatus`, `ControllerCert`, `ConfigItemValueMap` (persistent), `ZedAgentStatus`; once there is a config: `DevicePortConfig`, `PhysicalIOAdapterList`, `DatastoreConfig`, `ContentTreeConfig`, `VolumeConfig`, `NetworkInstanceConfig`, `AppInstanceConfig` |
-//! | owns | `/persist/checkpoint/{controllercerts,lastconfig,lastconfig.bak}`, `/run/zedagent/integrity_token` |
+//! | reads | when known: `nim/DeviceNetworkStatus`, `nodeagent/NodeAgentStatus` (why the device booted), `tpmmgr/EdgeNodeCert` (what the controller encrypts to) |
+//! | writes | `OnboardingStatus`, `ControllerCert`, `ConfigItemValueMap` (persistent), `ZedAgentStatus`; once there is a config: `CipherContext`, `DevicePortConfig`, `PhysicalIOAdapterList`, `DatastoreConfig`, `ContentTreeConfig`, `VolumeConfig`, `NetworkInstanceConfig`, `AppInstanceConfig` |
+//! | owns | `/persist/checkpoint/{controllercerts,controllercerts.bak,lastconfig,lastconfig.bak}`, `/run/zedagent/integrity_token` |
 //!
 //! ```text
 //!  identity -> usable address -> controller's certificates -> register, UUID -> attestation -> config ... config

@@ -12,12 +12,16 @@ use model::{
     id::{DeviceId, Digest},
     node::{NodeAgentStatus, OnboardingStatus},
     port::DeviceNetworkStatus,
-    topics::{CONFIG_ITEMS, DEVICE_NETWORK_STATUS, NODE_AGENT_STATUS, ONBOARDING_STATUS},
+    security::EdgeNodeCert,
+    topics::{
+        CONFIG_ITEMS, DEVICE_NETWORK_STATUS, EDGE_NODE_CERT, NODE_AGENT_STATUS, ONBOARDING_STATUS,
+    },
 };
 
 use crate::facts::{CertsWanted, Facts};
 
 pub use report::Report;
+pub(crate) use steps::hashes;
 
 /// The service.
 pub struct Zedagent;
@@ -28,6 +32,8 @@ pub struct Desired {
     pub network: Option<DeviceNetworkStatus>,
     /// Why the device booted; unknown until nodeagent has spoken.
     pub node: Option<Arc<Rows<NodeAgentStatus>>>,
+    /// The device's further certificates; unknown until tpmmgr has spoken.
+    pub certs: Option<Arc<Rows<EdgeNodeCert>>>,
     /// Our own memory: who we are.
     pub onboarding: OnboardingStatus,
     /// Our own memory: properties in force.
@@ -53,6 +59,8 @@ pub enum Step {
     },
     /// Attestation: send the device's certificates.
     SendCerts {
+        /// The certificates.
+        certs: Vec<EdgeNodeCert>,
         /// Round.
         round: u32,
         /// Who we are.
@@ -174,6 +182,7 @@ impl Service for Zedagent {
                 .peek(&DEVICE_NETWORK_STATUS)
                 .and_then(|rows| rows.get("global").cloned()),
             node: tables.peek(&NODE_AGENT_STATUS),
+            certs: tables.peek(&EDGE_NODE_CERT),
             onboarding: tables
                 .own(&ONBOARDING_STATUS)
                 .get("global")

@@ -511,7 +511,7 @@ impl World<Zedagent> for Evc {
             Step::LearnIdentity => self.learn_identity(),
             Step::FetchCerts { wanted } => self.fetch_certs(wanted).await,
             Step::Introduce { register, .. } => self.introduce(register).await,
-            Step::SendCerts { .. } => self.send_certs().await,
+            Step::SendCerts { certs, .. } => self.send_certs(&certs).await,
             Step::AskNonce { .. } => self.ask_nonce().await,
             Step::SendQuote { .. } => self.send_quote().await,
             Step::ResumeAttest { .. } => {

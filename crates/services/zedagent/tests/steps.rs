@@ -17,7 +17,10 @@ use model::{
     node::{AttestPhase, ConfigSource, OnboardPhase, OnboardingStatus, ZedAgentStatus},
     port::{DeviceNetworkStatus, PortAddressing, PortStatus, ProxyConfig},
     security::{ControllerCert, ControllerCertKind},
-    topics::{APP_INSTANCE_CONFIG, DEVICE_NETWORK_STATUS, ONBOARDING_STATUS, ZEDAGENT_STATUS},
+    topics::{
+        APP_INSTANCE_CONFIG, DEVICE_NETWORK_STATUS, EDGE_NODE_CERT, ONBOARDING_STATUS,
+        ZEDAGENT_STATUS,
+    },
 };
 use tokio::time::sleep;
 use zedagent::{
@@ -131,7 +134,12 @@ impl World<Zedagent> for Script {
                 facts.named_at = Some(moment.uptime);
                 facts.disowned = false;
             }
-            Step::SendCerts { .. } => facts.attest.step = AttestStep::AskNonce,
+            Step::SendCerts { certs, .. } => {
+                facts.attest.certs_sent = Some(certs.into_iter().map(|c| c.hash).collect());
+                if facts.attest.step == AttestStep::SendCerts {
+                    facts.attest.step = AttestStep::AskNonce;
+                }
+            }
             Step::AskNonce { .. } => facts.attest.step = AttestStep::SendQuote(vec![7; 16]),
             Step::SendQuote { .. } if refuses_quotes => {
                 facts.attest.in_vain = true;
@@ -216,6 +224,8 @@ impl Device {
             .acting_as("nim")
             .publisher(&DEVICE_NETWORK_STATUS)
             .unwrap();
+        let mut keeper = bus.acting_as("tpmmgr").publisher(&EDGE_NODE_CERT).unwrap();
+        keeper.set_ready().unwrap();
         Self {
             task: spawn(&bus, &script, &clock),
             bus,

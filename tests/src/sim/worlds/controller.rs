@@ -199,7 +199,17 @@ impl World<Zedagent> for Controller {
                 facts.named_at = Some(self.clock.uptime());
                 facts.disowned = false;
             }
-            Step::SendCerts { .. } => self.attest(AttestStep::AskNonce).await?,
+            Step::SendCerts { certs, .. } => {
+                let sent = certs.into_iter().map(|cert| cert.hash).collect();
+                let first = self.facts().attest.step == AttestStep::SendCerts;
+                let next = if first {
+                    AttestStep::AskNonce
+                } else {
+                    self.facts().attest.step.clone()
+                };
+                self.attest(next).await?;
+                self.facts().attest.certs_sent = Some(sent);
+            }
             Step::AskNonce { .. } => self.attest(AttestStep::SendQuote(vec![7; 16])).await?,
             Step::SendQuote { .. } => {
                 let answer = self.machine.ask("attestation", |s| Ok(s.evc.token())).await;

@@ -1,12 +1,13 @@
 //! The next steps, each derived from what is known rather than from where we were.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use agent::{Plan, Turn};
 use jiff::Timestamp;
 use model::{
     id::DeviceId,
     node::{BootReason, ConfigSource, OnboardingStatus},
+    security::{EdgeNodeCert, EdgeNodeCertKind},
 };
 
 use super::{Step, Zedagent};
@@ -16,6 +17,8 @@ use crate::facts::{AttestStep, CertsWanted, Facts};
 const PROOF: Duration = Duration::from_secs(600);
 /// How long the controller has to answer after start before the saved config is taken.
 const SAVED_AFTER: Duration = Duration::from_secs(5);
+/// How long tpmmgr has to tell the device's certificates.
+const CERTS_WITHIN: Duration = Duration::from_secs(10);
 /// The device asks again who it is at most so often.
 const DISOWNED_PAUSE: Duration = Duration::from_secs(600);
 /// A clock before this was never set; a certificate made with it would have expired long ago. The roots in the CONFIG
@@ -128,19 +131,57 @@ fn attest(turn: &Turn<'_, Zedagent>, device: DeviceId, plan: &mut Plan<Zedagent>
     let attest = &turn.actual.attest;
     let round = attest.round;
     match &attest.step {
-        AttestStep::SendCerts => plan.actions.push(Step::SendCerts { round, device }),
+        AttestStep::SendCerts => match certs(turn) {
+            Ok(certs) => plan.actions.push(Step::SendCerts {
+                certs,
+                round,
+                device,
+            }),
+            Err(left) => plan.wake_in(left),
+        },
         AttestStep::AskNonce => plan.actions.push(Step::AskNonce { round, device }),
         AttestStep::SendQuote(nonce) => plan.actions.push(Step::SendQuote {
             round,
             nonce: nonce.clone(),
             device,
         }),
-        AttestStep::Complete(_) => {}
+        AttestStep::Complete(_) => {
+            // They came late, or are others since: the controller encrypts to them.
+            if turn.desired.certs.is_some()
+                && let Ok(certs) = certs(turn)
+                && turn.actual.attest.certs_sent.as_ref() != Some(&hashes(&certs))
+            {
+                plan.actions.push(Step::SendCerts {
+                    certs,
+                    round,
+                    device,
+                });
+            }
+        }
         AttestStep::Pause(until) => match until.checked_sub(turn.uptime) {
             Some(left) if !left.is_zero() => plan.wake_in(left),
             _ => plan.actions.push(Step::ResumeAttest { round }),
         },
     }
+}
+
+/// The certificates to send, or how long to wait for them: without them the controller would send secrets in the clear.
+fn certs(turn: &Turn<'_, Zedagent>) -> Result<Vec<EdgeNodeCert>, Duration> {
+    let Some(rows) = &turn.desired.certs else {
+        let until = turn.actual.started + CERTS_WITHIN;
+        return match until.checked_sub(turn.uptime) {
+            Some(left) if !left.is_zero() => Err(left),
+            _ => Ok(Vec::new()),
+        };
+    };
+    // Those of a TPM's other keys oblige to quotes.
+    let exchange = |cert: &&EdgeNodeCert| cert.kind == EdgeNodeCertKind::Ecdh;
+    Ok(rows.values().filter(exchange).cloned().collect())
+}
+
+/// What tells sets of certificates apart.
+pub(crate) fn hashes(certs: &[EdgeNodeCert]) -> BTreeSet<String> {
+    certs.iter().map(|cert| cert.hash.clone()).collect()
 }
 
 fn fetch_config(turn: &Turn<'_, Zedagent>, device: DeviceId, plan: &mut Plan<Zedagent>) {

@@ -5,11 +5,43 @@ use api::attest::{
     AttestVersionInfo, AttestVersionType, ZAttestQuote, ZAttestReq, ZAttestReqType,
     ZAttestResponse, ZAttestResponseCode,
 };
-use model::code::Code;
+use api::{
+    certs::{ZCert, ZCertMetaData, ZCertMetaDataType, ZCertType},
+    common::HashAlgorithm,
+};
+use model::{
+    code::Code,
+    security::{EdgeNodeCert, EdgeNodeCertKind},
+};
+use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use super::Evc;
-use crate::{facts::AttestStep, failure::of_call};
+use crate::{facts::AttestStep, failure::of_call, plan::hashes};
+
+/// A certificate as the controller gets it, byte for byte: its hash is how secrets name it.
+fn wire(cert: &EdgeNodeCert) -> Option<ZCert> {
+    let kind = match cert.kind {
+        EdgeNodeCertKind::Ecdh => ZCertType::CertTypeDeviceEcdhExchange,
+        EdgeNodeCertKind::Quote => ZCertType::CertTypeDeviceRestrictedSigning,
+        EdgeNodeCertKind::Endorsement => ZCertType::CertTypeDeviceEndorsementRsa,
+        EdgeNodeCertKind::Unknown => return None,
+    };
+    let public = hex::decode(&cert.public_area).unwrap_or_default();
+    let public = (!public.is_empty()).then(|| ZCertMetaData {
+        r#type: ZCertMetaDataType::Tpm2Public.into(),
+        meta_data: public,
+    });
+    let digest = Sha256::digest(&cert.pem);
+    Some(ZCert {
+        hash_algo: HashAlgorithm::Sha25616bytes.into(),
+        cert_hash: digest[..16].to_vec(),
+        r#type: kind.into(),
+        cert: cert.pem.clone().into_bytes(),
+        meta_data_items: public.into_iter().collect(),
+        ..ZCert::default()
+    })
+}
 
 impl Evc {
     async fn attest(&self, request: ZAttestReq) -> Result<ZAttestResponse, Failure> {
@@ -27,14 +59,19 @@ impl Evc {
         Ok(answer.value)
     }
 
-    pub(super) async fn send_certs(&self) -> Result<(), Failure> {
-        // A device without a TPM has no certificate but the one that the controller already has.
+    pub(super) async fn send_certs(&self, certs: &[EdgeNodeCert]) -> Result<(), Failure> {
         let request = ZAttestReq {
             req_type: ZAttestReqType::AttestReqCert.into(),
+            certs: certs.iter().filter_map(wire).collect(),
             ..ZAttestReq::default()
         };
         self.attest(request).await?;
-        self.state().facts.attest.step = AttestStep::AskNonce;
+        let mut state = self.state();
+        let attest = &mut state.facts.attest;
+        attest.certs_sent = Some(hashes(certs));
+        if attest.step == AttestStep::SendCerts {
+            attest.step = AttestStep::AskNonce;
+        }
         Ok(())
     }
 
