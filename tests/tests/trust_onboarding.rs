@@ -12,7 +12,7 @@ use scenarios::outside::{Fault, Front, Member, Site};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// The longest pause between two tries, and a bit.
-const SOON: Duration = Duration::from_secs(11 * 60);
+const SOON: Duration = Duration::from_secs(16 * 60);
 const WANTED: &str = "properties: {timer.config.interval: 60, timer.send.timeout: 10}\n\
     networks: [{name: dhcp}]\nports: [{name: eth0, network: dhcp}]\n";
 

