@@ -17,7 +17,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// image.
 const HEALED: Duration = Duration::from_secs(30 * 3600);
 
-/// Seeds to run: `SEED` alone, else `SEEDS` of them, else `usual`.
+/// Seeds to run: `SEED` alone, else those up to `SEEDS`, else up to `usual`; `FROM` goes on where an earlier run ended.
 pub fn seeds(usual: u64) -> Vec<u64> {
     let number = |name| {
         env::var(name)
@@ -26,7 +26,7 @@ pub fn seeds(usual: u64) -> Vec<u64> {
     };
     match number("SEED") {
         Some(seed) => vec![seed],
-        None => (1..=number("SEEDS").unwrap_or(usual)).collect(),
+        None => (number("FROM").unwrap_or(1)..=number("SEEDS").unwrap_or(usual)).collect(),
     }
 }
 
