@@ -20,6 +20,7 @@ use model::{
     id::{DeviceId, Digest},
     node::{AttestPhase, ConfigSource},
     security::ControllerCert,
+    vault::EncryptedVaultKey,
 };
 
 use crate::translate::{Translated, timestamp, translate};
@@ -115,6 +116,10 @@ pub struct Attest {
     pub in_vain: bool,
     /// Hashes of the certificates that the controller has; none when it was not told since it knows the device.
     pub certs_sent: Option<BTreeSet<String>>,
+    /// What the controller keeps of the vault's key; `None` while it has not said since we started.
+    pub vault_key: Option<Option<EncryptedVaultKey>>,
+    /// SHA-256 of the vault's key that the controller was given to keep since we started.
+    pub escrowed: Option<String>,
     /// Why attestation began anew: the config was refused. It is asked for again when there is a token.
     pub barred: Option<Fault>,
     /// Next step.

@@ -15,7 +15,9 @@ use model::{
     security::EdgeNodeCert,
     topics::{
         CONFIG_ITEMS, DEVICE_NETWORK_STATUS, EDGE_NODE_CERT, NODE_AGENT_STATUS, ONBOARDING_STATUS,
+        VAULT_KEY_FROM_DEVICE,
     },
+    vault::EncryptedVaultKey,
 };
 
 use crate::facts::{CertsWanted, Facts};
@@ -34,6 +36,8 @@ pub struct Desired {
     pub node: Option<Arc<Rows<NodeAgentStatus>>>,
     /// The device's further certificates; unknown until tpmmgr has spoken.
     pub certs: Option<Arc<Rows<EdgeNodeCert>>>,
+    /// The vault's key as the controller may keep it; none while there is none.
+    pub vault_key: Option<EncryptedVaultKey>,
     /// Our own memory: who we are.
     pub onboarding: OnboardingStatus,
     /// Our own memory: properties in force.
@@ -82,6 +86,15 @@ pub enum Step {
         /// Who we are.
         device: DeviceId,
     },
+    /// Give the controller the vault's key to keep.
+    StoreKey {
+        /// The key, which only this device's TPM can decrypt.
+        key: EncryptedVaultKey,
+        /// Integrity token.
+        token: Vec<u8>,
+        /// Who we are.
+        device: DeviceId,
+    },
     /// Begin attestation anew.
     ResumeAttest {
         /// Round that ended.
@@ -122,6 +135,7 @@ impl Action for Step {
             | Step::AskNonce { .. }
             | Step::SendQuote { .. }
             | Step::ResumeAttest { .. } => "attestation",
+            Step::StoreKey { .. } => "escrow of the vault key",
             Step::FetchConfig { .. } => "config",
             Step::UseSaved { .. } => "saved config",
             Step::KeepAsBackup { .. } => "config checkpoint",
@@ -136,6 +150,7 @@ impl Action for Step {
             | Step::SendCerts { .. }
             | Step::AskNonce { .. }
             | Step::SendQuote { .. }
+            | Step::StoreKey { .. }
             | Step::FetchConfig { .. } => true,
             Step::LearnIdentity
             | Step::ResumeAttest { .. }
@@ -155,7 +170,10 @@ impl Action for Step {
             // No answer of the controller is final: it may learn about this device at any time.
             Step::Introduce { .. } | Step::FetchCerts { .. } => always(seconds(1), seconds(600)),
             // A controller that will not have them has to be changed first.
-            Step::SendCerts { .. } | Step::AskNonce { .. } | Step::SendQuote { .. } => Backoff {
+            Step::SendCerts { .. }
+            | Step::AskNonce { .. }
+            | Step::SendQuote { .. }
+            | Step::StoreKey { .. } => Backoff {
                 first: seconds(2),
                 max: seconds(60),
                 permanent: Some(seconds(480)),
@@ -183,6 +201,9 @@ impl Service for Zedagent {
                 .and_then(|rows| rows.get("global").cloned()),
             node: tables.peek(&NODE_AGENT_STATUS),
             certs: tables.peek(&EDGE_NODE_CERT),
+            vault_key: tables
+                .peek(&VAULT_KEY_FROM_DEVICE)
+                .and_then(|rows| rows.get("vault").cloned()),
             onboarding: tables
                 .own(&ONBOARDING_STATUS)
                 .get("global")

@@ -514,6 +514,7 @@ impl World<Zedagent> for Evc {
             Step::SendCerts { certs, .. } => self.send_certs(&certs).await,
             Step::AskNonce { .. } => self.ask_nonce().await,
             Step::SendQuote { .. } => self.send_quote().await,
+            Step::StoreKey { key, token, .. } => self.store_key(&key, token).await,
             Step::ResumeAttest { .. } => {
                 self.state().facts.attest.resume();
                 Ok(())

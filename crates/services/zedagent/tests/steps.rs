@@ -147,6 +147,7 @@ impl World<Zedagent> for Script {
                 return Err(Failure::new(Code::AttestRefused, "attestation", "no").transient());
             }
             Step::SendQuote { .. } => facts.attest.complete(vec![1]),
+            Step::StoreKey { key, .. } => facts.attest.escrowed = Some(key.sha256),
             Step::ResumeAttest { .. } => facts.attest.resume(),
             Step::FetchConfig {
                 number,

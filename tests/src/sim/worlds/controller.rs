@@ -217,6 +217,11 @@ impl World<Zedagent> for Controller {
                 self.machine.with(|s| s.token = Some(token.clone()));
                 self.facts().attest.step = AttestStep::Complete(token);
             }
+            Step::StoreKey { key, .. } => {
+                let answer = self.machine.ask("escrow", |_| Ok(())).await;
+                answer.map_err(|refused| refused.failure("escrow of the vault key"))?;
+                self.facts().attest.escrowed = Some(key.sha256);
+            }
             Step::ResumeAttest { .. } => self.facts().attest.resume(),
             Step::FetchConfig {
                 number,

@@ -17,8 +17,9 @@ use model::{
     topics::{
         APP_INSTANCE_CONFIG, CIPHER_CONTEXT, CONFIG_ITEMS, CONTENT_TREE_CONFIG, CONTROLLER_CERT,
         DATASTORE_CONFIG, DEVICE_PORT_CONFIG, NETWORK_INSTANCE_CONFIG, ONBOARDING_STATUS,
-        PHYSICAL_IO_ADAPTERS, VOLUME_CONFIG, ZEDAGENT_STATUS,
+        PHYSICAL_IO_ADAPTERS, VAULT_KEY_FROM_CONTROLLER, VOLUME_CONFIG, ZEDAGENT_STATUS,
     },
+    vault::EncryptedVaultKey,
     volume::VolumeConfig,
 };
 
@@ -37,6 +38,8 @@ pub struct Report {
     pub items: ConfigItemValueMap,
     /// State of the config channel.
     pub status: ZedAgentStatus,
+    /// The vault's key that the controller keeps; `None` while it has not said.
+    pub vault_key: Option<Option<EncryptedVaultKey>>,
     /// What the config says.
     pub config: Option<Config>,
 }
@@ -75,6 +78,12 @@ impl agent::Report for Report {
             &ZEDAGENT_STATUS,
             Some([("zedagent".to_owned(), self.status)].into()),
         );
+        let kept = |key: Option<EncryptedVaultKey>| {
+            key.map(|key| ("vault".to_owned(), key))
+                .into_iter()
+                .collect()
+        };
+        out.put(&VAULT_KEY_FROM_CONTROLLER, self.vault_key.map(kept));
         let mut config = self.config;
         let config = config.as_mut();
         macro_rules! take {
@@ -176,6 +185,7 @@ pub(super) fn report(turn: &Turn<'_, Zedagent>, onboarding: &OnboardingStatus) -
             |c| config_items(&c.items, &turn.desired.items),
         ),
         status: status(turn),
+        vault_key: facts.attest.vault_key.clone(),
         config: config.map(|c| Config {
             cipher_contexts: c.cipher_contexts.clone(),
             datastores: c.datastores.clone(),

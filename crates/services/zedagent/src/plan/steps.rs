@@ -67,6 +67,7 @@ pub(super) fn steps(
     introduce(turn, onboarding, plan);
     if let Some(device) = onboarding.device {
         attest(turn, device, plan);
+        escrow(turn, device, plan);
         fetch_config(turn, device, plan);
     }
 }
@@ -162,6 +163,20 @@ fn attest(turn: &Turn<'_, Zedagent>, device: DeviceId, plan: &mut Plan<Zedagent>
             Some(left) if !left.is_zero() => plan.wake_in(left),
             _ => plan.actions.push(Step::ResumeAttest { round }),
         },
+    }
+}
+
+/// The controller keeps the vault's key for the day on which the TPM does not give it out.
+fn escrow(turn: &Turn<'_, Zedagent>, device: DeviceId, plan: &mut Plan<Zedagent>) {
+    let attest = &turn.actual.attest;
+    if let (AttestStep::Complete(token), Some(key)) = (&attest.step, &turn.desired.vault_key)
+        && attest.escrowed.as_ref() != Some(&key.sha256)
+    {
+        plan.actions.push(Step::StoreKey {
+            key: key.clone(),
+            token: token.clone(),
+            device,
+        });
     }
 }
 

@@ -2,17 +2,21 @@
 
 use agent::Failure;
 use api::attest::{
-    AttestVersionInfo, AttestVersionType, ZAttestQuote, ZAttestReq, ZAttestReqType,
-    ZAttestResponse, ZAttestResponseCode,
+    AttestStorageKeys, AttestStorageKeysResponseCode, AttestVersionInfo, AttestVersionType,
+    AttestVolumeKey, AttestVolumeKeyData, AttestVolumeKeyType, ZAttestQuote, ZAttestReq,
+    ZAttestReqType, ZAttestResponse, ZAttestResponseCode,
 };
 use api::{
     certs::{ZCert, ZCertMetaData, ZCertMetaDataType, ZCertType},
     common::HashAlgorithm,
 };
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use model::vault::EncryptedVaultKey;
 use model::{
     code::Code,
     security::{EdgeNodeCert, EdgeNodeCertKind},
 };
+use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
@@ -43,7 +47,70 @@ fn wire(cert: &EdgeNodeCert) -> Option<ZCert> {
     })
 }
 
+/// The vault's key among those that the controller keeps.
+fn vault_key(key: &AttestVolumeKey) -> Option<EncryptedVaultKey> {
+    if key.key_type != i32::from(AttestVolumeKeyType::Vsk) {
+        return None;
+    }
+    let data = AttestVolumeKeyData::decode(key.key.as_slice()).ok()?;
+    (!data.encrypted_key.is_empty()).then(|| EncryptedVaultKey {
+        encrypted_key: BASE64_STANDARD.encode(&data.encrypted_key),
+        sha256: hex::encode(&data.digest_sha256),
+    })
+}
+
 impl Evc {
+    pub(super) async fn store_key(
+        &self,
+        key: &EncryptedVaultKey,
+        token: Vec<u8>,
+    ) -> Result<(), Failure> {
+        const OBJECT: &str = "escrow of the vault key";
+        let unreadable = |error: &dyn std::error::Error| Failure::of(Code::VaultKey, OBJECT, error);
+        let data = AttestVolumeKeyData {
+            encrypted_key: BASE64_STANDARD
+                .decode(&key.encrypted_key)
+                .map_err(|error| unreadable(&error))?,
+            digest_sha256: hex::decode(&key.sha256).map_err(|error| unreadable(&error))?,
+            ..AttestVolumeKeyData::default()
+        };
+        let request = ZAttestReq {
+            req_type: ZAttestReqType::StoreKeys.into(),
+            storage_keys: Some(AttestStorageKeys {
+                integrity_token: token,
+                keys: vec![AttestVolumeKey {
+                    key_type: AttestVolumeKeyType::Vsk.into(),
+                    key: data.encode_to_vec(),
+                    ..AttestVolumeKey::default()
+                }],
+            }),
+            ..ZAttestReq::default()
+        };
+        let answer = self
+            .controller(OBJECT)?
+            .attest(&request)
+            .await
+            .map_err(|error| of_call(OBJECT, &error))?;
+        let verdict = answer.value.storage_keys_resp.unwrap_or_default();
+        let mut state = self.state();
+        let attest = &mut state.facts.attest;
+        match AttestStorageKeysResponseCode::try_from(verdict.response) {
+            Ok(AttestStorageKeysResponseCode::Success) => {
+                attest.escrowed = Some(key.sha256.clone());
+                Ok(())
+            }
+            Ok(AttestStorageKeysResponseCode::ItokenMismatch) => {
+                attest.restart(self.clock.uptime());
+                let text = "the controller does not know this integrity token any more";
+                Err(Failure::new(Code::AttestRefused, OBJECT, text).transient())
+            }
+            Ok(AttestStorageKeysResponseCode::Invalid) | Err(_) => {
+                let text = format!("the controller answered {}", verdict.response);
+                Err(Failure::new(Code::AttestRefused, OBJECT, text).transient())
+            }
+        }
+    }
+
     async fn attest(&self, request: ZAttestReq) -> Result<ZAttestResponse, Failure> {
         let object = "attestation";
         let answer = self
@@ -115,7 +182,10 @@ impl Evc {
                 if let Err(error) = durable::write(&self.token_file, &verdict.integrity_token) {
                     warn!(%error, "integrity token is not kept across a restart");
                 }
-                self.state().facts.attest.complete(verdict.integrity_token);
+                let mut state = self.state();
+                let attest = &mut state.facts.attest;
+                attest.vault_key = Some(verdict.keys.iter().find_map(vault_key));
+                attest.complete(verdict.integrity_token);
                 Ok(())
             }
             code => {
