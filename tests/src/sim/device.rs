@@ -249,6 +249,13 @@ impl Device {
         }
     }
 
+    /// Whoever is stopped goes on.
+    pub fn unstall(&mut self) {
+        for place in &mut self.seats {
+            place.stalled = None;
+        }
+    }
+
     /// Stops a service's process for a while, as SIGSTOP does.
     pub fn stall(&mut self, service: &str, time: Duration) {
         let index = self.index(service);

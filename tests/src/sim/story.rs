@@ -96,6 +96,7 @@ pub(crate) fn heal(device: &mut Device) {
     device.set_clock();
     device.crash_one_in = 0;
     device.late_one_in = 0;
+    device.unstall();
     device.machine.with(|s| {
         s.note("== healed");
         s.slow_one_in = 0;
