@@ -5,12 +5,13 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use demo::{Options, Stage};
 use lab::guest::Kind;
 use model::{
-    topics::VAULT_STATUS,
+    topics::{VAULT_KEY_FROM_DEVICE, VAULT_STATUS},
     vault::{ROOTS, UnlockMethod, VaultPhase, VaultStatus},
 };
 
@@ -108,6 +109,32 @@ fn trust_a_stolen_disk_shows_no_image_and_the_device_opens_it_by_its_tpm() {
     let opened = vault(&stage);
     assert_eq!(opened.unlocked_by, Some(UnlockMethod::Sealed), "{opened:?}");
     assert_eq!(opened.key, made.key);
+
+    // The seal is lost: the controller keeps a copy that nobody but this TPM can decrypt.
+    stage
+        .wait("there is a copy for the controller", PATIENCE, || {
+            let rows = stage.bus()?.read(&VAULT_KEY_FROM_DEVICE)?;
+            Ok(rows.is_some_and(|rows| !rows.is_empty()))
+        })
+        .unwrap();
+    // It asks every 5 s, and gives what it has by then.
+    std::thread::sleep(Duration::from_secs(6));
+    stage.device().power_cut().unwrap();
+    fs::remove_file(mounted.path().join("tpmmgr/sealed/vault.json")).unwrap();
+    drop(mounted);
+    let mounted = scenarios::disk::mount_image(&locked, &place, "").unwrap();
+    stage.power_on().unwrap();
+    answers(&stage).unwrap();
+    let rescued = vault(&stage);
+    assert_eq!(
+        rescued.unlocked_by,
+        Some(UnlockMethod::Controller),
+        "{rescued:?}"
+    );
+    assert_eq!(rescued.key, made.key);
+    stage
+        .wait("it is sealed again", PATIENCE, || Ok(vault(&stage).sealed))
+        .unwrap();
     stage.device().power_cut().unwrap();
     drop(mounted);
 }

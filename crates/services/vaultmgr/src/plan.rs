@@ -13,13 +13,15 @@ use model::{
     fault::Fault,
     vault::{ExpectedPcrs, UnlockMethod, VaultPhase, VaultStatus},
 };
-use tpm::{Keeper, MOST_EXPECTED, Pcr, PcrValues, SealedSlot};
+use tpm::{Keeper, MOST_EXPECTED, Pcr, PcrValues, SealedSlot, TroubleKind};
 
 use crate::{
     Actual, Answer, COPY, Desired, Do, KEY, LOAD, Origin, Published, Root, SEAL, Sealed, Vaultmgr,
     selection,
 };
 
+/// How often one that is starting is asked.
+const ASK_SOON: Duration = Duration::from_millis(300);
 /// How often a TPM in trouble is asked how it is.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
 /// How often one that is well is.
@@ -99,13 +101,20 @@ impl<'a> Next<'a> {
             self.fault = self.turn.jobs.fault("tpmmgr").cloned();
             return None;
         };
-        let pause = answer.trouble.as_ref().map_or(ASK_EVER, |_| ASK_AGAIN);
+        let pause = match &answer.trouble {
+            None => ASK_EVER,
+            // Every boot begins so, and everything waits for the vault.
+            Some(trouble) if trouble.kind == TroubleKind::Starting => ASK_SOON,
+            Some(_) => ASK_AGAIN,
+        };
         match (*at + pause).checked_sub(self.turn.uptime) {
             Some(left) if !left.is_zero() => self.wake = Some(left),
             _ => self.actions.push(Do::Ask),
         }
         if let Some(trouble) = &answer.trouble {
-            self.say(Code::VaultKeeper, trouble.to_string());
+            if trouble.kind != TroubleKind::Starting {
+                self.say(Code::VaultKeeper, trouble.to_string());
+            }
             return None;
         }
         Some(answer)

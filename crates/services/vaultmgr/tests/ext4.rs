@@ -365,6 +365,25 @@ async fn a_tpm_in_trouble_keeps_it_locked_and_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_keeper_that_starts_is_asked_soon_and_is_no_fault() {
+    let Some(mut device) = Device::new() else {
+        return;
+    };
+    device.settle().await;
+    device.boot(1);
+    device.tpm.set_trouble(Some(Trouble {
+        kind: TroubleKind::Starting,
+        text: "the keys are being prepared".to_owned(),
+        since: now(),
+    }));
+    let locked = device.settle().await;
+    assert_eq!((locked.phase, code(&locked)), (VaultPhase::Locked, None));
+    device.tpm.set_trouble(None);
+    device.hand.advance(Duration::from_millis(400));
+    assert_eq!(device.settle().await.phase, VaultPhase::Open);
+}
+
+#[tokio::test]
 async fn a_cleared_tpm_is_no_reason_to_lose_anything() {
     let Some(mut device) = Device::new() else {
         return;
