@@ -31,6 +31,12 @@ const RARE: [(&str, &str); 12] = [
 
 /// A life in a runtime of its own, with virtual time.
 fn alive(seed: u64) -> Device {
+    if std::env::var_os("LOG").is_some() {
+        // Of one life, with `SEED`: what its services log.
+        let log = tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
+        drop(log.with_target(true).without_time().try_init());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

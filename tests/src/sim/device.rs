@@ -59,6 +59,8 @@ pub struct Device {
     pub boots: u32,
     /// Turns that each service took.
     pub turns: BTreeMap<&'static str, u64>,
+    /// When the minute began in which turns are counted, and how many there had been.
+    minute: (Instant, BTreeMap<&'static str, u64>),
     /// A clock for what turns cost: their time here is virtual, their work is real.
     pub stopwatch: Option<fn() -> Duration>,
     /// What each turn of a service took on it, since somebody took these away.
@@ -139,6 +141,7 @@ impl Device {
             off_until: None,
             boots: 0,
             turns: BTreeMap::new(),
+            minute: (Instant::now(), BTreeMap::new()),
             stopwatch: None,
             costs: BTreeMap::new(),
             crash_one_in: 0,
@@ -243,6 +246,13 @@ impl Device {
         }
     }
 
+    /// Whoever is stopped goes on.
+    pub fn unstall(&mut self) {
+        for place in &mut self.seats {
+            place.stalled = None;
+        }
+    }
+
     /// Stops a service's process for a while, as SIGSTOP does.
     pub fn stall(&mut self, service: &str, time: Duration) {
         let index = self.index(service);
@@ -280,6 +290,26 @@ impl Device {
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.step(end).await;
+            self.calm();
+        }
+    }
+
+    /// No two services keep each other awake: within a minute nobody has as many turns as a loop would give it. What is
+    /// injected (crashes, lost wake-ups) gives a few in a second.
+    fn calm(&mut self) {
+        const MOST: u64 = 200 + 8 * 60;
+        let now = Instant::now();
+        if now >= self.minute.0 + Duration::from_secs(60) {
+            self.minute = (now, self.turns.clone());
+        }
+        for (service, turns) in &self.turns {
+            let more = turns - self.minute.1.get(service).copied().unwrap_or(0);
+            assert!(
+                more <= MOST,
+                "{service} had {more} turns in {:?}\n{}",
+                now - self.minute.0,
+                self.trail()
+            );
         }
     }
 

@@ -27,6 +27,10 @@ pub(crate) struct Truth {
     purges_before: BTreeMap<AppNumber, u64>,
     /// The same, as its last guest shows.
     purges: BTreeMap<AppNumber, u64>,
+    /// Purge commands since the last guest of an application was started.
+    commands: BTreeMap<AppNumber, u32>,
+    /// The purge counter of every application that ever was in the config.
+    last_purge: BTreeMap<AppNumber, u32>,
     /// The device was told to stop everything.
     pub(crate) going_down: bool,
     /// It has not carried that out yet: a power cut that comes first is not what was asked for.
@@ -71,9 +75,18 @@ impl Truth {
         !self.wants_volume(key) || self.is_to_be_purged(owner(key.volume))
     }
 
+    /// Purged more than once since it last had a guest: it may get one for each time, and the first then ends again.
+    pub(crate) fn is_purged_again(&self, app: AppId) -> bool {
+        self.commands
+            .get(&app_number(app))
+            .is_some_and(|commands| *commands > 1)
+    }
+
     /// A guest was started.
     pub(crate) fn started(&mut self, app: AppId, incarnation: u64) {
-        self.purges.insert(app_number(app), incarnation >> 32);
+        let n = app_number(app);
+        self.purges.insert(n, incarnation >> 32);
+        self.commands.remove(&n);
     }
 
     /// Something happens now.
@@ -118,6 +131,7 @@ impl State {
             truth.owed |= told;
         }
         truth.sound.retain(|n, _| wish.apps.contains_key(n));
+        truth.commands.retain(|n, _| wish.apps.contains_key(n));
         truth.purged.retain(|n, _| wish.apps.contains_key(n));
         truth.purges_before.retain(|n, _| wish.apps.contains_key(n));
         truth.purges.retain(|n, _| wish.apps.contains_key(n));
@@ -130,9 +144,14 @@ impl State {
             if !wish.is_sound(*n) {
                 continue;
             }
-            if let Some(old) = truth.sound.insert(*n, app.clone())
-                && old.purge != app.purge
-            {
+            let last = truth.last_purge.insert(*n, app.purge);
+            let old = truth.sound.insert(*n, app.clone());
+            // Who did not look while the application was gone has been told to purge it.
+            if old.is_none() && last.is_some_and(|purge| purge != app.purge) {
+                truth.purges_before.insert(*n, 0);
+            }
+            if old.is_some_and(|old| old.purge != app.purge) {
+                *truth.commands.entry(*n).or_default() += 1;
                 let purges = truth.purges.get(n).copied().unwrap_or(0);
                 truth.purges_before.insert(*n, purges);
                 if self.guests.starts.contains_key(&app_id(*n)) {

@@ -177,7 +177,7 @@ fn start(s: &mut State, launch: &Launch) -> Result<(), Failure> {
         since: now,
         last_event: None,
         deaf: false,
-        may_end: !s.truth.wants_guest(app, config.incarnation),
+        may_end: !s.truth.wants_guest(app, config.incarnation) || s.truth.is_purged_again(app),
         disks,
         vifs: config
             .vifs

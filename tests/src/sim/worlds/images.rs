@@ -124,7 +124,18 @@ impl World<Downloader> for Downloads {
         match action {
             downloader::Do::Fetch(order) => self.fetch(&order, &progress).await,
             downloader::Do::Discard(digest) => {
-                self.0.with(|s| s.disk.downloads.remove(&digest));
+                self.0.with(|s| {
+                    s.disk.downloads.remove(&digest);
+                    // What no volume is made of is not kept, and comes again if one is.
+                    let wish = s.truth.wish.as_ref();
+                    let wanted = wish.is_some_and(|wish| {
+                        let mut images = wish.volumes().map(|(_, app)| app.image);
+                        images.any(|image| crate::sim::wish::digest(image) == digest)
+                    });
+                    if !wanted {
+                        s.datastore.served.remove(&digest);
+                    }
+                });
                 Ok(())
             }
             downloader::Do::Tidy(digest) => {

@@ -221,9 +221,10 @@ fn wrong(
     let delay = retry
         .saturating_mul(1 << attempt.min(16))
         .min(LONGEST_RETRY);
-    // The clock may have been set back since: never wait longer than the delay.
-    let due = fault.since.min(now).checked_add(delay).unwrap_or(now);
-    if due <= now {
+    // The clock was set back since, and nobody knows how long that is ago: the next attempt begins a wait that counts.
+    // A wait from now on would be another one in each turn, and never end.
+    let due = fault.since.checked_add(delay).unwrap_or(now);
+    if due <= now || fault.since > now {
         return (attempt + 1, State::Absent);
     }
     let fault = Fault {
@@ -414,5 +415,35 @@ impl Blob<'_> {
                 ..
             } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::code::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_begins_the_next_attempt() {
+        let at = |second| Timestamp::constant(second, 0);
+        let hour = Duration::from_secs(3600);
+        let retry = |since, now| {
+            let fault = Fault::new(Code::VerifyDigest, "blob x", "another digest", at(since));
+            let (attempt, state) = wrong(Some(&fault), Finder::Verifier, 0, hour, at(now));
+            let next = match state {
+                State::Wrong { fault, .. } => fault.next,
+                _ => None,
+            };
+            (attempt, next)
+        };
+        assert_eq!(retry(10_000, 10_001), (0, Some(at(13_600))));
+        assert_eq!(
+            retry(10_000, 10_002),
+            retry(10_000, 10_001),
+            "it gets nearer"
+        );
+        assert_eq!(retry(10_000, 13_600), (1, None));
+        assert_eq!(retry(10_000, 5), (1, None), "and does not go away for ever");
     }
 }
