@@ -10,3 +10,4 @@ mod life;
 mod logs;
 mod secrets;
 mod support;
+mod trust;

@@ -10,8 +10,8 @@ use std::{collections::BTreeSet, path::Path};
 use bus::{Object, Topic, compat::check};
 use model::topics::{
     ALL, APP_COMMAND_COUNTERS, APP_INTERFACE_TO_NUM, CONFIG_ITEMS, CONTROLLER_CERT,
-    DELIVERY_JOURNAL, DEVICE_OP_COUNTERS, DEVICE_PORT_CONFIG_LIST, ONBOARDING_STATUS,
-    REBOOT_RECORD, UUID_PAIR_TO_NUM,
+    DELIVERY_JOURNAL, DEVICE_OP_COUNTERS, DEVICE_PORT_CONFIG_LIST, EDGE_NODE_CERT,
+    ONBOARDING_STATUS, REBOOT_RECORD, UUID_PAIR_TO_NUM,
 };
 
 fn one<T: Object>(topic: &Topic<T>, checked: &mut BTreeSet<&'static str>) {
@@ -27,6 +27,7 @@ fn objects_of_released_versions_are_read_and_written() {
     one(&ONBOARDING_STATUS, &mut checked);
     one(&CONTROLLER_CERT, &mut checked);
     one(&CONFIG_ITEMS, &mut checked);
+    one(&EDGE_NODE_CERT, &mut checked);
     one(&DEVICE_PORT_CONFIG_LIST, &mut checked);
     one(&APP_COMMAND_COUNTERS, &mut checked);
     one(&UUID_PAIR_TO_NUM, &mut checked);

@@ -509,6 +509,8 @@ impl Judge<'_> {
             .collect();
         let verdict = if known.is_empty() {
             skipped("no process of the device could be looked at")
+        } else if holders.is_empty() {
+            ok("no process that was looked at")
         } else if foreign.is_empty() {
             ok(holders.join(", "))
         } else {

@@ -23,7 +23,7 @@ use model::{
     domain::Accelerator,
     node::BootReason,
     port::DhcpLease,
-    security::{ControllerCert, ControllerCertKind},
+    security::{ControllerCert, ControllerCertKind, KeyKeeper, TpmSanityStatus},
 };
 use supervisor::calls::Network;
 use units::ids;
@@ -310,6 +310,29 @@ fn what_is_wrong_is_told_with_a_remedy() {
             amiss(|_, f| {
                 f.tpm = Fact::Failed("there is no TPM".to_owned());
                 f.config.keys.push(key("device.key.pem"));
+            }),
+        ),
+        (
+            "the device key is a file though there is a TPM",
+            amiss(|d, _| {
+                let status = TpmSanityStatus {
+                    keeper: KeyKeeper::Software,
+                    unused_tpm: true,
+                    ..TpmSanityStatus::default()
+                };
+                d.tpm.rows.insert("global".to_owned(), status);
+            }),
+        ),
+        (
+            "the TPM with the device key does not answer",
+            amiss(|d, _| {
+                let text = "the TPM does not answer: no answer within 25s";
+                let status = TpmSanityStatus {
+                    keeper: KeyKeeper::Tpm,
+                    fault: Some(fault(Code::TpmDead, "TPM", text)),
+                    ..TpmSanityStatus::default()
+                };
+                d.tpm.rows.insert("global".to_owned(), status);
             }),
         ),
         (
