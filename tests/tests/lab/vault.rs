@@ -65,9 +65,10 @@ fn trust_a_stolen_disk_shows_no_image_and_the_device_opens_it_by_its_tpm() {
     // Not so secluded that the device would not see what is mounted for it.
     let shared = Command::new("mount").args(["--make-rshared", "/"]).status();
     assert!(shared.unwrap().success());
-    if !lab::tpm::is_installed() {
-        panic!("swtpm is not installed: `make deps` installs it");
-    }
+    assert!(
+        lab::tpm::is_installed(),
+        "swtpm is not installed: `make deps` installs it"
+    );
     let pieces = pieces(&image(Kind::Tiny).path);
     assert!(pieces.len() > 100, "{} pieces", pieces.len());
 
