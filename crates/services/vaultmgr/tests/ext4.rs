@@ -448,7 +448,7 @@ async fn power_cuts_while_a_vault_is_made() {
             assert!(
                 status.phase == VaultPhase::Open && status.sealed,
                 "{status:?}"
-            )
+            );
         },
     )
     .await;
