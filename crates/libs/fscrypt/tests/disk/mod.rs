@@ -14,12 +14,8 @@ pub struct Ext4 {
 }
 
 impl Ext4 {
-    /// None where the machine can't do it, having said why.
-    pub fn new(features: &str) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("ignored: mounting needs root");
-            return None;
-        }
+    /// Fails where nobody may mount it: a test that was not run has not passed.
+    pub fn new(features: &str) -> Self {
         let disk = Self {
             dir: tempfile::tempdir().unwrap(),
         };
@@ -28,7 +24,7 @@ impl Ext4 {
         run("mkfs.ext4", &["-q", "-O", features, path(&image)]);
         fs::create_dir(disk.root()).unwrap();
         disk.mount();
-        Some(disk)
+        disk
     }
 
     /// Whatever of this one has reached its image, as after a power cut.
