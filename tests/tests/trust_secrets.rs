@@ -21,8 +21,9 @@ use model::{
     security::{EdgeNodeCert, EdgeNodeCertKind},
     topics::{
         APP_INSTANCE_CONFIG, CIPHER_CONTEXT, DATASTORE_CONFIG, DEVICE_NETWORK_STATUS,
-        EDGE_NODE_CERT, VOLUME_STATUS,
+        EDGE_NODE_CERT, VAULT_STATUS, VOLUME_STATUS,
     },
+    vault::{DOWNLOADS, VERIFIED, VaultStatus},
     volume::VolumePhase,
 };
 use scenarios::outside::{Front, Lives, Site, Store, network};
@@ -154,9 +155,9 @@ async fn trust_secrets_are_found_nowhere_on_the_way() {
     let persist = root.join("persist");
     for name in [
         "checkpoint",
-        "downloads",
-        "verified",
-        "volumes",
+        "vault/downloader/downloads",
+        "vault/verifier/verified",
+        "vault/volumemgr/volumes",
         "log/guests",
     ] {
         fs::create_dir_all(persist.join(name)).unwrap();
@@ -167,6 +168,9 @@ async fn trust_secrets_are_found_nowhere_on_the_way() {
     let port = serde_json::from_value(network()).unwrap();
     ports.publish("global", &port).unwrap();
     ports.set_ready().unwrap();
+    let mut vault = bus.acting_as("vaultmgr").publisher(&VAULT_STATUS).unwrap();
+    vault.publish("vault", &VaultStatus::disabled()).unwrap();
+    vault.set_ready().unwrap();
     let (clock, hand) = Clock::by_hand(Timestamp::now());
     let front = Front::before(site.address, &site.pki(), clock.clone()).await;
     let config = root.join("config");
@@ -186,7 +190,7 @@ async fn trust_secrets_are_found_nowhere_on_the_way() {
     lives.start::<zedmanager::Zedmanager, _>(zedmanager::world::BusOnly);
     let shell = downloader::Shell::at(root.clone()).with_exchange(exchange);
     lives.start::<downloader::Downloader, _>(shell);
-    let (downloads, verified) = (persist.join("downloads"), persist.join("verified"));
+    let (downloads, verified) = (root.join(DOWNLOADS), root.join(VERIFIED));
     lives.start::<verifier::Verifier, _>(verifier::Disk::at(downloads, verified));
     lives.start::<volumemgr::Volumemgr, _>(volumemgr::Disk::at(persist.clone()));
 

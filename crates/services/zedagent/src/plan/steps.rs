@@ -147,12 +147,10 @@ fn attest(turn: &Turn<'_, Zedagent>, device: DeviceId, plan: &mut Plan<Zedagent>
             device,
         }),
         AttestStep::Complete(_) => {
-            // They came late, or are others since, or it is not known what an earlier process sent: the controller
-            // encrypts to them.
-            let sent = turn.actual.attest.certs_sent.as_ref();
+            // They came late, or are others since: the controller encrypts to them.
             if turn.desired.certs.is_some()
                 && let Ok(certs) = certs(turn)
-                && sent.map_or(!certs.is_empty(), |sent| *sent != hashes(&certs))
+                && turn.actual.attest.certs_sent.as_ref() != Some(&hashes(&certs))
             {
                 plan.actions.push(Step::SendCerts {
                     certs,
