@@ -203,7 +203,7 @@ impl Action for Do {
         match self {
             Self::Ask => "tpmmgr".to_owned(),
             Self::MakeRoot(root) | Self::Encrypt(root, _) | Self::Empty(root, _) => {
-                format!("directory /{root}")
+                root_subject(root)
             }
             Self::MakeKey | Self::Unseal | Self::Rescue { .. } | Self::Forget => KEY.to_owned(),
             Self::Seal { .. } => SEAL.to_owned(),
@@ -244,6 +244,11 @@ pub const SEAL: &str = "seal of the vault key";
 pub const LOAD: &str = "vault";
 /// Subject of the copy for the controller.
 pub const COPY: &str = "copy of the vault key";
+
+/// Subject of what is done to a directory of the vault.
+pub fn root_subject(root: &str) -> String {
+    format!("directory /{root}")
+}
 
 /// The PCRs that count.
 pub fn selection() -> PcrSelection {

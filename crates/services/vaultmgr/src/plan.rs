@@ -17,7 +17,7 @@ use tpm::{Keeper, MOST_EXPECTED, Pcr, PcrValues, SealedSlot, TroubleKind};
 
 use crate::{
     Actual, Answer, COPY, Desired, Do, KEY, LOAD, Origin, Published, Root, SEAL, Sealed, Vaultmgr,
-    selection,
+    root_subject, selection,
 };
 
 /// How often one that is starting is asked.
@@ -156,9 +156,7 @@ impl<'a> Next<'a> {
         if !self.is_sealed(held.id, answer) {
             self.seal(held.id, answer);
         } else if self.load(held.id) {
-            let empty = self.roots(Root::Empty).into_iter();
-            self.actions
-                .extend(empty.map(|root| Do::Encrypt(root, held.id)));
+            self.encrypt_rest(held.id);
         }
     }
 
@@ -225,9 +223,7 @@ impl<'a> Next<'a> {
                 let encrypted = self.roots(Root::Encrypted(key)).into_iter();
                 self.actions
                     .extend(encrypted.map(|root| Do::Empty(root, key)));
-                let failed = |root| self.turn.jobs.fault(&format!("directory /{root}"));
-                let failed = model::vault::ROOTS.iter().find_map(failed);
-                self.fault = failed.cloned().or(self.fault.take());
+                self.fault = self.root_fault().or(self.fault.take());
             }
             _ => {}
         }
@@ -235,12 +231,8 @@ impl<'a> Next<'a> {
 
     /// The kernel has the key: what is left to do for the next boot and for the controller.
     fn open(&mut self, key: KeyId) {
-        let empty = self.roots(Root::Empty);
-        if !empty.is_empty() {
-            self.actions
-                .extend(empty.into_iter().map(|root| Do::Encrypt(root, key)));
-            let failed = |root| self.turn.jobs.fault(&format!("directory /{root}"));
-            self.fault = model::vault::ROOTS.iter().find_map(failed).cloned();
+        if !self.roots(Root::Empty).is_empty() {
+            self.encrypt_rest(key);
             return;
         }
         self.phase = VaultPhase::Open;
@@ -355,6 +347,20 @@ impl<'a> Next<'a> {
             .filter(|set| *set != answer.pcrs)
             .take(MOST_EXPECTED)
             .collect()
+    }
+
+    /// Directories that are empty and not encrypted yet.
+    fn encrypt_rest(&mut self, key: KeyId) {
+        let empty = self.roots(Root::Empty).into_iter();
+        self.actions
+            .extend(empty.map(|root| Do::Encrypt(root, key)));
+        self.fault = self.root_fault();
+    }
+
+    /// Why something could not be done to one of the directories.
+    fn root_fault(&self) -> Option<Fault> {
+        let failed = |root: &&'static str| self.turn.jobs.fault(&root_subject(root));
+        model::vault::ROOTS.iter().find_map(failed).cloned()
     }
 
     fn roots(&self, as_these: Root) -> Vec<&'static str> {

@@ -18,7 +18,6 @@ use model::{
     id::Digest,
     vault::{EncryptedVaultKey, ROOTS},
 };
-use ring::rand::{SecureRandom, SystemRandom};
 use tpm::{CertificateKind, Client, Keeper, PcrValues, Tpm, TpmError, Zeroizing};
 
 use crate::{
@@ -214,9 +213,8 @@ impl Disk {
 
     fn make_key(&self) -> Result<(), Failure> {
         let mut bytes = Zeroizing::new([0; fscrypt::KEY_LEN]);
-        SystemRandom::new()
-            .fill(&mut *bytes)
-            .map_err(|_| Failure::new(Code::VaultKey, KEY, "no random bytes").transient())?;
+        tpm::identity::system_random(&mut *bytes)
+            .map_err(|error| Failure::of(Code::VaultKey, KEY, &error).transient())?;
         let key = MasterKey::from_slice(&*bytes);
         self.state().held = key.map(|key| (key, Origin::Made));
         Ok(())
@@ -246,18 +244,7 @@ impl Disk {
         if (owner.uid(), owner.gid()) != (made.uid(), made.gid()) {
             chown(&path, Some(owner.uid()), Some(owner.gid()))?;
         }
-        fs::File::open(&parent)?.sync_all()
-    }
-
-    /// Also where the key is not had: names that can't be read can be removed.
-    fn empty(&self, root: &str) -> io::Result<()> {
-        let path = self.at(root);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }?;
-        path.parent()
-            .map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
+        durable::sync_dir(&parent)
     }
 
     fn look(&self, root: &str) -> Result<Root, FscryptError> {
@@ -331,7 +318,7 @@ impl World<Vaultmgr> for Disk {
             .map_err(|error| Failure::of(Code::AgentObserve, "vault", &error).transient())
     }
 
-    async fn apply(&self, action: Do, _: Progress) -> Result<(), Failure> {
+    async fn apply(&self, action: Do, progress: Progress) -> Result<(), Failure> {
         let object = agent::Action::subject(&action);
         let failed = |error: &dyn std::error::Error| {
             Failure::of(Code::VaultFileSystem, object.clone(), error).transient()
@@ -352,7 +339,28 @@ impl World<Vaultmgr> for Disk {
                 self.state().held = None;
                 Ok(())
             }
-            Do::Empty(root, _) => self.empty(root).map_err(|error| failed(&error)),
+            Do::Empty(root, _) => {
+                let path = self.at(root);
+                // Volumes may be many gigabytes.
+                let emptied = tokio::task::spawn_blocking(move || {
+                    let done = empty(&path);
+                    drop(progress);
+                    done
+                });
+                match emptied.await {
+                    Ok(done) => done.map_err(|error| failed(&error)),
+                    Err(panic) => Err(failed(&panic)),
+                }
+            }
         }
     }
+}
+
+/// Removes a directory of the vault. Also where the key is not had: names that can't be read can be removed.
+fn empty(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }?;
+    path.parent().map_or(Ok(()), durable::sync_dir)
 }

@@ -391,6 +391,14 @@ async fn a_cleared_tpm_is_no_reason_to_lose_anything() {
     );
 }
 
+/// It is open, and will be at the next boot.
+fn is_ready(status: &VaultStatus) {
+    assert!(
+        status.phase == VaultPhase::Open && status.sealed,
+        "{status:?}"
+    );
+}
+
 /// After each number of steps of what `begin` has prepared, the power fails; the next boot has to end as `check` says.
 async fn cut_everywhere(
     prepare: impl AsyncFn() -> Device,
@@ -419,17 +427,7 @@ async fn cut_everywhere(
 
 #[tokio::test]
 async fn power_cuts_while_a_vault_is_made() {
-    cut_everywhere(
-        async || Device::new(),
-        1,
-        |_, status| {
-            assert!(
-                status.phase == VaultPhase::Open && status.sealed,
-                "{status:?}"
-            );
-        },
-    )
-    .await;
+    cut_everywhere(async || Device::new(), 1, |_, status| is_ready(status)).await;
 }
 
 #[tokio::test]
@@ -442,10 +440,7 @@ async fn power_cuts_while_the_key_is_sealed_for_an_update() {
         device
     };
     let check = |device: &Device, status: &VaultStatus| {
-        assert!(
-            status.phase == VaultPhase::Open && status.sealed,
-            "{status:?}"
-        );
+        is_ready(status);
         assert!(device.is_used());
     };
     cut_everywhere(prepare, 1, check).await;
@@ -463,10 +458,7 @@ async fn power_cuts_while_the_controllers_copy_opens_it() {
         device
     };
     let check = |device: &Device, status: &VaultStatus| {
-        assert!(
-            status.phase == VaultPhase::Open && status.sealed,
-            "{status:?}"
-        );
+        is_ready(status);
         assert!(device.is_used());
     };
     cut_everywhere(prepare, 2, check).await;
@@ -483,10 +475,7 @@ async fn power_cuts_while_it_is_emptied() {
         device
     };
     let check = |device: &Device, status: &VaultStatus| {
-        assert!(
-            status.phase == VaultPhase::Open && status.sealed,
-            "{status:?}"
-        );
+        is_ready(status);
         assert!(!device.volume().exists());
     };
     cut_everywhere(prepare, 2, check).await;
