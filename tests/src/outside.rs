@@ -26,6 +26,6 @@ mod wire;
 pub use fault::Fault;
 pub use front::{Front, Seen};
 pub use lives::Lives;
-pub use member::{Member, network};
+pub use member::{Member, ground, network};
 pub use site::Site;
 pub use store::{Ill, Store};

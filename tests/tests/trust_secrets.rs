@@ -20,13 +20,12 @@ use jiff::Timestamp;
 use model::{
     security::{EdgeNodeCert, EdgeNodeCertKind},
     topics::{
-        APP_INSTANCE_CONFIG, CIPHER_CONTEXT, DATASTORE_CONFIG, DEVICE_NETWORK_STATUS,
-        EDGE_NODE_CERT, VAULT_STATUS, VOLUME_STATUS,
+        APP_INSTANCE_CONFIG, CIPHER_CONTEXT, DATASTORE_CONFIG, EDGE_NODE_CERT, VOLUME_STATUS,
     },
-    vault::{DOWNLOADS, VERIFIED, VaultStatus},
+    vault::{DOWNLOADS, VERIFIED},
     volume::VolumePhase,
 };
-use scenarios::outside::{Front, Lives, Site, Store, network};
+use scenarios::outside::{Front, Lives, Site, Store, ground};
 use sha2::{Digest as _, Sha256};
 use tpm::{
     CertificateKind, MemoryTpm, SoftKey,
@@ -153,24 +152,8 @@ async fn trust_secrets_are_found_nowhere_on_the_way() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("device");
     let persist = root.join("persist");
-    for name in [
-        "checkpoint",
-        "vault/downloader/downloads",
-        "vault/verifier/verified",
-        "vault/volumemgr/volumes",
-        "log/guests",
-    ] {
-        fs::create_dir_all(persist.join(name)).unwrap();
-    }
     let site = Site::new().await;
-    let bus = Bus::open(&root, "nim").unwrap();
-    let mut ports = bus.publisher(&DEVICE_NETWORK_STATUS).unwrap();
-    let port = serde_json::from_value(network()).unwrap();
-    ports.publish("global", &port).unwrap();
-    ports.set_ready().unwrap();
-    let mut vault = bus.acting_as("vaultmgr").publisher(&VAULT_STATUS).unwrap();
-    vault.publish("vault", &VaultStatus::disabled()).unwrap();
-    vault.set_ready().unwrap();
+    let bus = ground(&root);
     let (clock, hand) = Clock::by_hand(Timestamp::now());
     let front = Front::before(site.address, &site.pki(), clock.clone()).await;
     let config = root.join("config");

@@ -16,10 +16,8 @@ use jiff::Timestamp;
 use model::{
     content::VerifyPhase,
     id::{Digest, VolumeKey},
-    topics::{
-        DEVICE_NETWORK_STATUS, VAULT_STATUS, VERIFY_IMAGE_STATUS, VOLUME_STATUS, ZEDAGENT_STATUS,
-    },
-    vault::{DOWNLOADS, VERIFIED, VaultStatus},
+    topics::{VERIFY_IMAGE_STATUS, VOLUME_STATUS, ZEDAGENT_STATUS},
+    vault::{DOWNLOADS, VERIFIED},
     volume::VolumePhase,
 };
 use newlogd::world::{Logs, Places, store::Store as LogStore};
@@ -27,7 +25,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::Rig;
-use crate::outside::{Front, Ill, Lives, Site, Store, network};
+use crate::outside::{Front, Ill, Lives, Site, Store, ground};
 
 /// Persistent topics whose rows stay while what they are about stays.
 const LASTING: [(&str, &str); 6] = [
@@ -145,26 +143,8 @@ impl<'a> Life<'a> {
     /// A new device starts on the disk. Its CONFIG partition is at `config` of the root, on another disk.
     pub async fn begin(rig: &'a Rig) -> Self {
         let (root, persist) = (rig.root(), rig.persist());
-        for dir in [
-            "checkpoint",
-            "vault/downloader/downloads",
-            "vault/verifier/verified",
-            "vault/volumemgr/volumes",
-            "log/guests",
-        ] {
-            fs::create_dir_all(persist.join(dir)).unwrap();
-        }
-        // As the supervisor has it when it starts the services.
-        fs::File::open(&persist).unwrap().sync_all().unwrap();
         let site = Site::new().await;
-        let bus = Bus::open(&root, "nim").unwrap();
-        let mut ports = bus.publisher(&DEVICE_NETWORK_STATUS).unwrap();
-        let port = serde_json::from_value(network()).unwrap();
-        ports.publish("global", &port).unwrap();
-        ports.set_ready().unwrap();
-        let mut vault = bus.acting_as("vaultmgr").publisher(&VAULT_STATUS).unwrap();
-        vault.publish("vault", &VaultStatus::disabled()).unwrap();
-        vault.set_ready().unwrap();
+        let bus = ground(&root);
         let (clock, hand) = Clock::by_hand(Timestamp::now());
         let front = Front::before(site.address, &site.pki(), clock.clone()).await;
         site.partition(&root.join("config"), front.address);

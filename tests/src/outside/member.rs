@@ -1,6 +1,6 @@
 //! The services of a device that speak with its controller, on a bus in memory, with real files and real sockets.
 
-use std::{fs, io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, io::Write as _, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use agent::{Boot, Clock, Service as _};
 use bus::{Bus, Object, Rows, Topic};
@@ -15,8 +15,9 @@ use model::{
     security::ControllerCert,
     topics::{
         APP_INSTANCE_CONFIG, APP_INSTANCE_STATUS, CONFIG_ITEMS, CONTROLLER_CERT, DELIVERY_JOURNAL,
-        DEVICE_NETWORK_STATUS, NEWLOG_METRICS, ONBOARDING_STATUS, ZEDAGENT_STATUS,
+        DEVICE_NETWORK_STATUS, NEWLOG_METRICS, ONBOARDING_STATUS, VAULT_STATUS, ZEDAGENT_STATUS,
     },
+    vault::{ROOTS, VaultStatus},
 };
 use newlogd::{
     Newlogd,
@@ -177,6 +178,24 @@ impl Member {
     pub async fn pass(&mut self, time: Duration) {
         self.lives.pass(time).await;
     }
+}
+
+/// What services find on a new device below `root`: the directories that the supervisor makes, and on the bus, which
+/// acts as nim, what nim and vaultmgr say of a network that works and of a disk that is not encrypted.
+pub fn ground(root: &Path) -> Bus {
+    let persist = root.join("persist");
+    for dir in ["persist/checkpoint", "persist/log/guests"]
+        .iter()
+        .chain(&ROOTS)
+    {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    fs::File::open(&persist).unwrap().sync_all().unwrap();
+    let bus = Bus::open(root, "nim").unwrap();
+    say(&bus, &DEVICE_NETWORK_STATUS, "global", network());
+    let vault = serde_json::to_value(VaultStatus::disabled()).unwrap();
+    say(&bus, &VAULT_STATUS, "vault", vault);
+    bus
 }
 
 /// Everything goes over loopback. An address there is not one that a device waits for, so there is a port that has one
