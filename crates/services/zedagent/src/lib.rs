@@ -2,8 +2,8 @@
 //!
 //! | | topics |
 //! |---|---|
-//! | reads | when known: `nim/DeviceNetworkStatus`, `nodeagent/NodeAgentStatus` (why the device booted), `tpmmgr/EdgeNodeCert` (what the controller encrypts to) |
-//! | writes | `OnboardingStatus`, `ControllerCert`, `ConfigItemValueMap` (persistent), `ZedAgentStatus`; once there is a config: `CipherContext`, `DevicePortConfig`, `PhysicalIOAdapterList`, `DatastoreConfig`, `ContentTreeConfig`, `VolumeConfig`, `NetworkInstanceConfig`, `AppInstanceConfig` |
+//! | reads | when known: `nim/DeviceNetworkStatus`, `nodeagent/NodeAgentStatus` (why the device booted), `vaultmgr/EncryptedVaultKeyFromDevice` (for the controller to keep), `tpmmgr/EdgeNodeCert` (what the controller encrypts to) |
+//! | writes | `OnboardingStatus`, `ControllerCert`, `ConfigItemValueMap` (persistent), `ZedAgentStatus`; once the controller has attested the device: `EncryptedVaultKeyFromController`; once there is a config: `CipherContext`, `DevicePortConfig`, `PhysicalIOAdapterList`, `DatastoreConfig`, `ContentTreeConfig`, `VolumeConfig`, `NetworkInstanceConfig`, `AppInstanceConfig` |
 //! | owns | `/persist/checkpoint/{controllercerts,controllercerts.bak,lastconfig,lastconfig.bak}`, `/run/zedagent/integrity_token` |
 //!
 //! ```text
