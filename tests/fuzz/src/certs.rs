@@ -2,10 +2,8 @@
 //! together.
 
 use api::certs::ZControllerCert;
-use controller::{
-    Certificate, ControllerCerts, SigningRoots,
-    pem::{first_certificate, not_after, not_before, public_key},
-};
+use chain::pem::{first_certificate, not_after, not_before, public_key};
+use controller::{Certificate, ControllerCerts};
 use jiff::{SignedDuration, Timestamp};
 use prost::Message as _;
 
@@ -34,7 +32,7 @@ pub fn check(bytes: &[u8]) {
 }
 
 fn single(pem: &[u8]) {
-    let _ = SigningRoots::from_pem(pem);
+    let _ = chain::SigningRoots::from_pem(pem);
     if let Ok(der) = first_certificate(pem) {
         certificate(&der);
         assert_eq!(

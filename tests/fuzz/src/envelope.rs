@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use api::auth::AuthContainer;
-use controller::{ControllerCerts, SigningRoots, envelope};
+use chain::SigningRoots;
+use controller::{ControllerCerts, envelope};
 use evc::{cert::Certificate, envelope as evc_envelope};
 use jiff::Timestamp;
 use prost::Message as _;
@@ -42,8 +43,8 @@ impl Vector {
         let certs = vec![zcert(1), zcert(3)];
         let bytes = api::certs::ZControllerCert { certs }.encode_to_vec();
         let roots = SigningRoots::from_pem(self.certificate.as_bytes()).ok()?;
-        let der = controller::pem::first_certificate(self.certificate.as_bytes()).ok()?;
-        let begin = controller::pem::not_before(&der).ok()?;
+        let der = chain::pem::first_certificate(self.certificate.as_bytes()).ok()?;
+        let begin = chain::pem::not_before(&der).ok()?;
         let then = Timestamp::from_second(begin + 60).ok()?;
         let certs = ControllerCerts::verify(&bytes, &roots, then).ok()?;
         Some((certs, self.payload.into_bytes()))

@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use api::certs::{ZCert, ZControllerCert};
-use controller::{ControllerCerts, Signer, SigningRoots, SoftwareKey, identity::generate};
+use chain::SigningRoots;
+use controller::{ControllerCerts, Signer, SoftwareKey, identity::generate};
 use jiff::Timestamp;
 use p256::ecdsa::{DerSignature, SigningKey, signature::Signer as _};
 use prost::Message as _;

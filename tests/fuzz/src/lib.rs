@@ -43,6 +43,7 @@ pub mod qmp;
 pub mod quotes;
 pub mod saved;
 pub mod secrets;
+pub mod signatures;
 pub mod tools;
 pub mod units;
 pub mod upload;
@@ -79,6 +80,7 @@ targets! {
     certs: "the controller's certificates";
     config: "a device configuration, translated";
     secrets: "secrets of a configuration, and the certificates that they are encrypted with";
+    signatures: "signatures of images, and the certificates of those who made them";
     quotes: "what TPMs say: event logs, quotes, descriptions of keys";
     saved: "configurations saved on the disk";
     manifest: "manifests and YAML of operators";

@@ -81,6 +81,7 @@ campaigns! {
     campaign_bytes_certs: "certs";
     campaign_bytes_config: "config";
     campaign_bytes_secrets: "secrets";
+    campaign_bytes_signatures: "signatures";
     campaign_bytes_quotes: "quotes";
     campaign_bytes_saved: "saved";
     campaign_bytes_manifest: "manifest";

@@ -6,6 +6,7 @@
 mod campaign;
 mod disk;
 mod faults;
+mod images;
 mod life;
 mod logs;
 mod secrets;

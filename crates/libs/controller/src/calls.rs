@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use prost::Message;
 use uuid::Uuid;
 
-use crate::certs::{ControllerCerts, When};
+use crate::certs::ControllerCerts;
 use crate::client::Controller;
 use crate::endpoint::{ApiVersion, Endpoint};
 use crate::envelope::{self, SignedWith};
@@ -105,13 +105,9 @@ impl Controller {
     }
 
     /// By which time chains are judged when the wall clock says `now`: not before what is certain.
-    pub fn when(&self, now: Timestamp) -> When {
+    pub fn when(&self, now: Timestamp) -> chain::When {
         let certain = i64::try_from(self.moment.earliest()).unwrap_or(i64::MAX);
-        let certain = Timestamp::from_second(certain).unwrap_or(now);
-        When {
-            time: now.max(certain),
-            is_set: uplink::moment::was_set(u64::try_from(now.as_second()).unwrap_or(0)),
-        }
+        chain::When::new(now, Timestamp::from_second(certain).ok())
     }
 
     /// Asks whether the controller answers.

@@ -6,18 +6,15 @@
 //! limits its use, be allowed for a TLS server.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use api::certs::{ZCert, ZCertType, ZControllerCert};
-use jiff::Timestamp;
+use chain::pem::{first_certificate, not_before, public_key, sha256};
+use chain::{Flaw, PemError, PublicKey, Purpose, SigningRoots, When};
 use prost::Message;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use crate::error::undecoded;
-use crate::pem::{PemError, PublicKey, first_certificate, not_before, public_key, sha256};
 use crate::status::SenderStatus;
 
 /// Why the controller's certificates are not accepted.
@@ -59,9 +56,6 @@ pub enum CertsError {
         /// What they mean.
         status: SenderStatus,
     },
-    /// The root certificates can't be read.
-    #[error("root certificates: {0}")]
-    Roots(String),
 }
 
 impl CertsError {
@@ -73,30 +67,8 @@ impl CertsError {
             | Self::Kind { .. }
             | Self::Unreadable { .. }
             | Self::Signing(_)
-            | Self::NoEcdh
-            | Self::Roots(_) => SenderStatus::Failed,
+            | Self::NoEcdh => SenderStatus::Failed,
         }
-    }
-}
-
-/// The roots that signing chains end in: root-certificate.pem.
-#[derive(Debug, Clone)]
-pub struct SigningRoots(Vec<TrustAnchor<'static>>);
-
-impl SigningRoots {
-    /// Every certificate of a PEM text; at least one.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, CertsError> {
-        let mut anchors = Vec::new();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| CertsError::Roots(error.to_string()))?;
-            let anchor = anchor_from_trusted_cert(&certificate)
-                .map_err(|error| CertsError::Roots(error.to_string()))?;
-            anchors.push(anchor.to_owned());
-        }
-        if anchors.is_empty() {
-            return Err(CertsError::Roots("there is no PEM certificate".to_owned()));
-        }
-        Ok(Self(anchors))
     }
 }
 
@@ -131,20 +103,6 @@ impl SigningCert {
     /// Begin of its validity, seconds since 1970; a LOC must not hand out an older one.
     pub fn not_before(&self) -> i64 {
         self.not_before
-    }
-}
-
-/// The time that chains are judged at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct When {
-    pub(crate) time: Timestamp,
-    /// The wall clock was ever set: what it says to be not valid yet is not.
-    pub(crate) is_set: bool,
-}
-
-impl From<Timestamp> for When {
-    fn from(time: Timestamp) -> Self {
-        Self { time, is_set: true }
     }
 }
 
@@ -305,43 +263,17 @@ fn verify_chain(
     roots: &SigningRoots,
     now: When,
 ) -> Result<(), CertsError> {
-    let seconds = u64::try_from(now.time.as_second()).unwrap_or(0);
-    let judge = |time: UnixTime| {
-        let leaf = EndEntityCert::try_from(leaf)?;
-        let algorithms = webpki::ALL_VERIFICATION_ALGS;
-        // Required if present: a leaf that does not limit its use is fine.
-        let usage = KeyUsage::server_auth();
-        leaf.verify_for_usage(algorithms, &roots.0, intermediates, time, usage, None, None)
-            .map(|_| ())
-    };
-    let mut verdict = judge(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
-    // To a clock that was never set everything is of the future: each link of the chain in turn.
-    for _ in 0..=intermediates.len() {
-        match verdict {
-            Err(webpki::Error::CertNotValidYet { not_before, .. }) if !now.is_set => {
-                verdict = judge(not_before);
-            }
-            Ok(()) | Err(_) => break,
+    chain::verify(leaf, intermediates, roots, Purpose::Server, now).map_err(|error| {
+        CertsError::Chain {
+            index,
+            status: match error.flaw {
+                Flaw::Ended | Flaw::NotBegun => SenderStatus::CertInvalid,
+                Flaw::OtherRoot => SenderStatus::CertUnknownAuthority,
+                Flaw::Unsound => SenderStatus::Failed,
+            },
+            why: error.why,
         }
-    }
-    verdict.map_err(|error| CertsError::Chain {
-        index,
-        why: error.to_string(),
-        status: chain_status(&error),
     })
-}
-
-fn chain_status(error: &webpki::Error) -> SenderStatus {
-    match error {
-        webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => {
-            SenderStatus::CertInvalid
-        }
-        // A root of the same name with another key is another root.
-        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
-            SenderStatus::CertUnknownAuthority
-        }
-        _ => SenderStatus::Failed,
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use chain::SigningRoots;
 use jiff::Timestamp;
 use model::config_item::ConfigItemValueMap;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use tracing::debug;
 use uplink::{Choice, Hosts, Moment, Port, Roots, Settings, Tls, TlsError, attempts};
 use uuid::Uuid;
 
-use crate::certs::{ControllerCerts, SigningRoots};
+use crate::certs::ControllerCerts;
 use crate::endpoint::{ApiVersion, Endpoint, Server, SignedBy};
 use crate::envelope;
 use crate::error::{Answer, AttemptError, Failure, Outcome, Problem};

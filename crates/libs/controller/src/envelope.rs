@@ -16,9 +16,9 @@ use thiserror::Error;
 
 use crate::certs::{ControllerCerts, SigningCert};
 use crate::error::undecoded;
-use crate::pem::{PublicKey, sha256};
 use crate::signer::{Signer, SignerError};
 use crate::status::SenderStatus;
+use chain::{PublicKey, pem::sha256};
 
 /// Why an envelope can't be opened.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -63,7 +63,7 @@ fn signatures_of_other_implementations_are_accepted() {
     for vector in serde_json::from_str::<Vec<Vector>>(text).unwrap() {
         let cert = SigningCert::from_pem(vector.certificate.as_bytes()).unwrap();
         assert_eq!(hex::encode(cert.hash()), vector.certificate_text_sha256);
-        let der = crate::pem::first_certificate(vector.certificate.as_bytes()).unwrap();
+        let der = chain::pem::first_certificate(vector.certificate.as_bytes()).unwrap();
         assert_eq!(hex::encode(sha256(&der)), vector.certificate_der_sha256);
         for (algo, length) in [(1, 16), (2, 32)] {
             let mut container = AuthContainer {

@@ -10,7 +10,7 @@
 //! - [`exchange`]: one request over one port, with every check of the answer;
 //! - [`error`]: what a call that failed tells, and [`SenderStatus`], EVE's name for it;
 //! - [`signer`], [`keeper`]: the keys, which others keep;
-//! - [`certs`]: the controller's certificates and the chain to the device's root;
+//! - [`certs`]: the controller's certificates; their chain to the device's root is `chain`'s;
 //! - [`line`]: the connection of a service that only tells;
 //! - [`partition`]: what of this the CONFIG partition says.
 //!
@@ -29,7 +29,6 @@ pub mod identity;
 pub mod keeper;
 pub mod line;
 pub mod partition;
-pub mod pem;
 pub mod signer;
 pub mod status;
 
@@ -38,7 +37,7 @@ pub mod status;
 mod support;
 
 pub use calls::{ConfigAnswer, DeviceName, Introduction};
-pub use certs::{CertsError, ControllerCerts, SigningRoots};
+pub use certs::{CertsError, ControllerCerts};
 pub use client::{Controller, Timers};
 pub use endpoint::{ApiVersion, Endpoint, Server};
 pub use envelope::EnvelopeError;

@@ -3,15 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use chain::{RootsError, SigningRoots};
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use thiserror::Error;
 use uplink::Hosts;
 
-use crate::certs::{CertsError, SigningRoots};
 use crate::endpoint::{BadServer, Server};
-use crate::pem::not_before;
 
 /// Its content, as far as the controller is concerned.
 #[derive(Debug, Clone)]
@@ -47,7 +44,7 @@ pub enum PartitionError {
     Server(#[from] BadServer),
     /// `root-certificate.pem` makes no sense.
     #[error("root-certificate.pem")]
-    Roots(#[from] CertsError),
+    Roots(#[from] RootsError),
 }
 
 impl PartitionError {
@@ -60,12 +57,7 @@ impl PartitionError {
 impl ConfigPartition {
     /// When the newest of the roots was made: it is not earlier now, whatever the clock says.
     pub fn earliest(&self) -> Option<Timestamp> {
-        let made = |root: CertificateDer<'_>| not_before(&root).ok();
-        CertificateDer::pem_slice_iter(&self.roots_pem)
-            .flatten()
-            .filter_map(made)
-            .max()
-            .and_then(|second| Timestamp::from_second(second).ok())
+        self.signing_roots.made()
     }
 
     /// Reads it.

@@ -13,7 +13,8 @@ use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tpm::{Signature, SoftKey, TpmError};
 
-use crate::pem::{PemError, PublicKey, first_certificate, public_key, sha256};
+use chain::pem::{first_certificate, public_key, sha256};
+use chain::{PemError, PublicKey};
 
 /// Why there is no signature or no signer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::Fault,
     id::{ContentTreeId, DatastoreId, Digest},
-    security::CipherBlock,
+    security::{CipherBlock, Octets},
     volume::ImageFormat,
 };
 
@@ -77,9 +77,51 @@ pub struct ContentTreeConfig {
     /// Size limit in bytes; 0 for none.
     #[serde(default)]
     pub max_download_bytes: u64,
+    /// Who vouches for it; then nothing is fetched or made before this was found good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<ImageSignature>,
     /// What is wrong with this part of the config; then it is not acted upon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+}
+
+/// A signature of an image, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ImageSignature {
+    /// ECDSA with SHA-256 over the whole file, in DER or as `r || s`.
+    pub signature: Octets,
+    /// The signer's certificate, PEM.
+    pub signer_pem: String,
+    /// Certificates between it and a root of the CONFIG partition, PEM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub between_pem: String,
+}
+
+/// What became of a signature. Topic `verifier/SignatureStatus`, key: the UUID of the content tree; only of those that
+/// are signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SignatureStatus {
+    /// Which content tree.
+    pub id: ContentTreeId,
+    /// The digest that was signed.
+    pub sha256: Digest,
+    /// The signature that this is about.
+    pub signature: ImageSignature,
+    /// Who signed, once that is found good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// Why it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+impl SignatureStatus {
+    /// Whether it is about what the content tree says now.
+    pub fn is_of(&self, tree: &ContentTreeConfig) -> bool {
+        self.sha256 == tree.sha256 && Some(&self.signature) == tree.signature.as_ref()
+    }
 }
 
 /// Where a content tree or blob is on its way.

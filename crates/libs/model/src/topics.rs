@@ -11,7 +11,7 @@ use crate::{
     config_item::ConfigItemValueMap,
     content::{
         BlobStatus, ContentTreeConfig, ContentTreeStatus, DatastoreConfig, DownloaderConfig,
-        DownloaderStatus, VerifyImageConfig, VerifyImageStatus,
+        DownloaderStatus, SignatureStatus, VerifyImageConfig, VerifyImageStatus,
     },
     domain::{Capabilities, DomainConfig, DomainMetric, DomainStatus},
     log::NewlogMetrics,
@@ -97,6 +97,7 @@ topics! {
 
     DOWNLOADER_STATUS: DownloaderStatus = run("downloader", "DownloaderStatus");
     VERIFY_IMAGE_STATUS: VerifyImageStatus = run("verifier", "VerifyImageStatus");
+    SIGNATURE_STATUS: SignatureStatus = run("verifier", "SignatureStatus");
 
     DOMAIN_STATUS: DomainStatus = run("domainmgr", "DomainStatus");
     DOMAIN_METRIC: DomainMetric = run("domainmgr", "DomainMetric");

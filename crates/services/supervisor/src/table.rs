@@ -191,7 +191,10 @@ pub const SERVICES: &[Service] = &[
     },
     Service {
         name: "verifier",
-        read: &[At::Root("persist/vault/downloader")],
+        read: &[
+            At::Root("config/root-certificate.pem"),
+            At::Root("persist/vault/downloader"),
+        ],
         write: &[At::Root("persist/vault/verifier")],
         memory_mib: 256,
         heartbeat_s: 120,

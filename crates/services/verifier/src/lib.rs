@@ -1,10 +1,14 @@
 //! verifier: reads every downloaded image as a whole, compares its SHA-256 with the one in the
-//! config, and keeps a private copy of what passed.
+//! config, keeps a private copy of what passed, and judges the signatures of those that are signed.
 //!
 //! ```text
 //!  volumemgr/VerifyImageConfig --> verifier --> VerifyImageStatus
 //!                                     |
 //!  /persist/vault/downloader/downloads/<sha256> -- one pass: copy and hash --> /persist/vault/verifier/verified/<sha256>
+//! ```
+//!
+//! ```text
+//!  zedagent/ContentTreeConfig --> signature --> SignatureStatus --> volumemgr: fetched, or not
 //! ```
 //!
 //! It has no network and no keys, and everything that uses an image later uses the copy: the
@@ -19,11 +23,15 @@
 //!   attempt and not tried again: volumemgr decides about another download. The memory of it is
 //!   the published row, which lives as long as volumemgr's own count of attempts.
 //!
-//! Where to look: [`plan`] decides, [`world`] reads and writes, [`copy`] is the one pass.
+//! - A signature is of a digest, so it is judged before anything is fetched; whoever is waiting for it has the config
+//!   and the answer.
+//!
+//! Where to look: [`plan`] decides, [`signature`] judges, [`world`] reads and writes, [`copy`] is the one pass.
 #![forbid(unsafe_code)]
 
 pub mod copy;
 pub mod plan;
+pub mod signature;
 pub mod world;
 
 use std::{
@@ -35,9 +43,12 @@ use std::{
 use agent::{Action, Backoff, Outbox, Plan, Report, Service, Tables, Turn};
 use bus::Rows;
 use model::{
-    content::{VerifyImageConfig, VerifyImageStatus},
+    content::{ContentTreeConfig, SignatureStatus, VerifyImageConfig, VerifyImageStatus},
     id::Digest,
-    topics::{VAULT_STATUS, VERIFY_IMAGE_CONFIG, VERIFY_IMAGE_STATUS},
+    topics::{
+        CONTENT_TREE_CONFIG, SIGNATURE_STATUS, VAULT_STATUS, VERIFY_IMAGE_CONFIG,
+        VERIFY_IMAGE_STATUS,
+    },
 };
 
 pub use world::Disk;
@@ -58,6 +69,10 @@ pub struct Desired {
     pub images: Option<Arc<Rows<VerifyImageConfig>>>,
     /// What was published last: the only memory of wrong digests.
     pub own: Arc<Rows<VerifyImageStatus>>,
+    /// Images of the config, for their signatures; `None` while zedagent has not spoken.
+    pub trees: Option<Arc<Rows<ContentTreeConfig>>>,
+    /// What was found about signatures.
+    pub judged: Arc<Rows<SignatureStatus>>,
 }
 
 /// What is there.
@@ -69,6 +84,8 @@ pub struct Actual {
     pub partials: BTreeSet<(Digest, String)>,
     /// Wrong digests found since the service started: digest and attempt to what was found.
     pub mismatches: BTreeMap<(Digest, u32), Found>,
+    /// The roots of the CONFIG partition, PEM; looked at only when there are signatures to judge.
+    pub roots_pem: Option<Vec<u8>>,
 }
 
 /// A verified file.
@@ -132,12 +149,15 @@ pub fn subject(digest: Digest) -> String {
 pub struct Published {
     /// One row per file that is wanted or there.
     pub images: Rows<VerifyImageStatus>,
+    /// One row per content tree that is signed.
+    pub signatures: Option<Rows<SignatureStatus>>,
 }
 
 impl Report for Published {
     fn put(self, out: &mut Outbox) {
-        let Self { images } = self;
+        let Self { images, signatures } = self;
         out.put(&VERIFY_IMAGE_STATUS, Some(images));
+        out.put(&SIGNATURE_STATUS, signatures);
     }
 }
 
@@ -154,6 +174,8 @@ impl Service for Verifier {
         Some(Desired {
             images: tables.peek(&VERIFY_IMAGE_CONFIG),
             own: tables.own(&VERIFY_IMAGE_STATUS),
+            trees: tables.peek(&CONTENT_TREE_CONFIG),
+            judged: tables.own(&SIGNATURE_STATUS),
         })
     }
 

@@ -1,15 +1,26 @@
 //! The decision: what to verify, what to keep, what to say. Pure.
 
+use std::time::Duration;
+
 use agent::{Plan, Turn};
+use bus::Rows;
+use chain::{Flaw, SigningRoots, When};
 use jiff::Timestamp;
 use model::{
     code::Code,
-    content::{VerifyImageConfig, VerifyImageStatus, VerifyPhase},
+    content::{ImageSignature, SignatureStatus, VerifyImageConfig, VerifyImageStatus, VerifyPhase},
     fault::Fault,
     id::Digest,
 };
 
-use crate::{Desired, Do, Found, Published, Verified, Verifier, subject};
+use crate::{
+    Desired, Do, Found, Published, Verified, Verifier,
+    signature::{self, SignatureError},
+    subject,
+};
+
+/// So often a signature is judged again that only time can mend: the clock, or the partition's coming.
+const JUDGED_AGAIN: Duration = Duration::from_mins(1);
 
 /// See the crate's documentation for the rules.
 pub fn plan(turn: &Turn<'_, Verifier>) -> Plan<Verifier> {
@@ -74,7 +85,76 @@ pub fn plan(turn: &Turn<'_, Verifier>) -> Plan<Verifier> {
             plan.actions.extend(unwanted.copied().map(Do::Remove));
         }
     }
+    signatures(turn, &mut plan);
     plan
+}
+
+/// Who vouches for the images of the config.
+fn signatures(turn: &Turn<'_, Verifier>, plan: &mut Plan<Verifier>) {
+    let Turn { desired, now, .. } = *turn;
+    let Some(trees) = &desired.trees else {
+        return;
+    };
+    let mut rows = Rows::new();
+    for tree in trees.values() {
+        let Some(signature) = &tree.signature else {
+            continue;
+        };
+        let key = tree.id.to_string();
+        let old = desired.judged.get(&key).filter(|row| row.is_of(tree));
+        let row = match old {
+            Some(row) if row.signer.is_some() => row.clone(),
+            Some(_) | None => {
+                let (signer, fault) = match vouched(turn, signature, tree.sha256) {
+                    Ok(signer) => (Some(signer), None),
+                    Err(error) => {
+                        let mends_itself = error.mends_itself();
+                        if mends_itself {
+                            plan.wake_in(JUDGED_AGAIN);
+                        }
+                        let object = format!("content tree {}", tree.id);
+                        let fault =
+                            Fault::new(Code::VerifySignature, object, error.to_string(), now)
+                                .caused_by(&error)
+                                .transient(mends_itself);
+                        (
+                            None,
+                            Some(fault.continuing(old.and_then(|row| row.fault.as_ref()))),
+                        )
+                    }
+                };
+                SignatureStatus {
+                    id: tree.id,
+                    sha256: tree.sha256,
+                    signature: signature.clone(),
+                    signer,
+                    fault,
+                }
+            }
+        };
+        rows.insert(key, row);
+    }
+    plan.report.signatures = Some(rows);
+}
+
+fn vouched(
+    turn: &Turn<'_, Verifier>,
+    signature: &ImageSignature,
+    image: Digest,
+) -> Result<String, SignatureError> {
+    let Turn { actual, now, .. } = *turn;
+    let pem = actual.roots_pem.as_ref().ok_or(SignatureError::NoRoots)?;
+    let roots = SigningRoots::from_pem(pem)?;
+    let when = When::new(now, roots.made());
+    match signature::judge(signature, image, &roots, when) {
+        // It was good when the image came. What it vouched for has not changed since.
+        Err(SignatureError::Chain { signer, error })
+            if error.flaw == Flaw::Ended && actual.verified.contains_key(&image) =>
+        {
+            Ok(signer)
+        }
+        verdict => verdict,
+    }
 }
 
 /// Before volumemgr has spoken: what is there, and what was said about what is not.

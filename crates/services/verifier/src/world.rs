@@ -36,6 +36,8 @@ const PARTIAL: &str = ".partial";
 pub struct Disk {
     downloads: PathBuf,
     verified: PathBuf,
+    /// Where signers' chains end.
+    roots: PathBuf,
     slots: Semaphore,
     mismatches: Mutex<BTreeMap<(Digest, u32), Found>>,
     counter: AtomicU64,
@@ -48,7 +50,8 @@ impl Disk {
         reason = "the runtime opens worlds asynchronously"
     )]
     pub async fn open(boot: Boot) -> Result<Self, Failure> {
-        let disk = Self::at(boot.root.join(DOWNLOADS), boot.root.join(VERIFIED));
+        let disk = Self::at(boot.root.join(DOWNLOADS), boot.root.join(VERIFIED))
+            .trusting(boot.root.join("config/root-certificate.pem"));
         if !boot.dry_run {
             let made = DirBuilder::new()
                 .recursive(true)
@@ -66,15 +69,22 @@ impl Disk {
     }
 
     /// Files to verify lie in `downloads`, verified ones in `verified`; both must exist by the
-    /// time that they are used.
+    /// time that they are used. Nobody's signature counts before [`Self::trusting`].
     pub fn at(downloads: PathBuf, verified: PathBuf) -> Self {
         Self {
             downloads,
             verified,
+            roots: PathBuf::new(),
             slots: Semaphore::new(AT_ONCE),
             mismatches: Mutex::default(),
             counter: AtomicU64::new(0),
         }
+    }
+
+    /// Signers' certificates lead to one in this PEM file.
+    #[must_use]
+    pub fn trusting(self, roots: PathBuf) -> Self {
+        Self { roots, ..self }
     }
 
     fn remember(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Digest, u32), Found>> {
@@ -191,11 +201,22 @@ impl World<Verifier> for Disk {
             )
             .transient()
         };
+        let is_signed = desired
+            .trees
+            .iter()
+            .flat_map(|trees| trees.values())
+            .any(|tree| tree.signature.is_some());
+        let roots_pem = is_signed.then(|| fs::read(&self.roots).ok()).flatten();
         let mut verified = BTreeMap::new();
         let mut partials = BTreeSet::new();
         let entries = match fs::read_dir(&self.verified) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Actual::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Actual {
+                    roots_pem,
+                    ..Actual::default()
+                });
+            }
             Err(error) => return Err(failed(error)),
         };
         for entry in entries {
@@ -235,6 +256,7 @@ impl World<Verifier> for Disk {
             verified,
             partials,
             mismatches: known.clone(),
+            roots_pem,
         })
     }
 

@@ -55,6 +55,7 @@ impl Simulated {
         let desired = Desired {
             images,
             own: Arc::new(self.own.clone()),
+            ..Desired::default()
         };
         let jobs = Jobs::of(self.failed.clone());
         let (now, uptime) = (Timestamp::UNIX_EPOCH, Duration::ZERO);

@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | reads | `zedagent/ContentTreeConfig`, `zedagent/VolumeConfig`; when known: `zedmanager/VolumeRefConfig`, `downloader/DownloaderStatus`, `verifier/VerifyImageStatus`, `zedagent/ConfigItemValueMap` |
+//! | reads | `zedagent/ContentTreeConfig`, `zedagent/VolumeConfig`; when known: `zedmanager/VolumeRefConfig`, `downloader/DownloaderStatus`, `verifier/VerifyImageStatus`, `verifier/SignatureStatus`, `zedagent/ConfigItemValueMap` |
 //! | writes | `BlobStatus`, `ContentTreeStatus`, `VolumeStatus`, `VolumeRefStatus`, `DownloaderConfig`, `VerifyImageConfig`, `DiskMetric` |
 //! | owns | `/persist/vault/volumemgr/volumes/<uuid>#<generation>.<raw\|qcow2\|iso>` |
 //!
@@ -23,6 +23,8 @@
 //!   blob stays as long as a content tree names it.
 //! - A volume that exists is never made again, changed or moved. It is removed when the tables are known
 //!   and neither the config nor an application wants it ([`plan::wanted`]).
+//! - With a file `signed_images_only` in the CONFIG partition an image that nobody signed is refused.
+//! - Of an image that is signed nothing is fetched or made before the verifier has found the signature good.
 //! - What is not known deletes nothing: while zedmanager, the downloader or the verifier has not
 //!   spoken, the tables that tell the other two what to keep are left as they are.
 //! - A wrong digest is tried again as the next attempt after `timer.download.retry`, each time twice as late.
@@ -51,12 +53,12 @@ use model::{
     config_item::ConfigItemValueMap,
     content::{
         BlobStatus, ContentTreeConfig, ContentTreeStatus, DownloaderConfig, DownloaderStatus,
-        VerifyImageConfig, VerifyImageStatus,
+        SignatureStatus, VerifyImageConfig, VerifyImageStatus,
     },
     id::{Digest, VolumeKey},
     topics::{
         BLOB_STATUS, CONFIG_ITEMS, CONTENT_TREE_CONFIG, CONTENT_TREE_STATUS, DISK_METRIC,
-        DOWNLOADER_CONFIG, DOWNLOADER_STATUS, VAULT_STATUS, VERIFY_IMAGE_CONFIG,
+        DOWNLOADER_CONFIG, DOWNLOADER_STATUS, SIGNATURE_STATUS, VAULT_STATUS, VERIFY_IMAGE_CONFIG,
         VERIFY_IMAGE_STATUS, VOLUME_CONFIG, VOLUME_REF_CONFIG, VOLUME_REF_STATUS, VOLUME_STATUS,
     },
     volume::{
@@ -88,6 +90,8 @@ pub struct Desired {
     pub downloads: Option<Arc<Rows<DownloaderStatus>>>,
     /// What the verifier has.
     pub verified: Option<Arc<Rows<VerifyImageStatus>>>,
+    /// What the verifier has found about signatures.
+    pub signatures: Option<Arc<Rows<SignatureStatus>>>,
     /// Properties.
     pub limits: Limits,
     /// What was published last.
@@ -129,6 +133,8 @@ impl Default for Limits {
 /// what left the config.
 #[derive(Debug, Clone, Default)]
 pub struct Own {
+    /// Content trees.
+    pub trees: Arc<Rows<ContentTreeStatus>>,
     /// Volumes.
     pub volumes: Arc<Rows<VolumeStatus>>,
     /// References.
@@ -150,6 +156,8 @@ pub struct Actual {
     pub images: BTreeMap<Digest, Image>,
     /// The file system.
     pub space: Space,
+    /// The device was installed to use no image that nobody signed.
+    pub signed_only: bool,
 }
 
 /// A volume's file.
@@ -286,6 +294,7 @@ impl Service for Volumemgr {
         let refs = tables.peek(&VOLUME_REF_CONFIG);
         let downloads = tables.peek(&DOWNLOADER_STATUS);
         let verified = tables.peek(&VERIFY_IMAGE_STATUS);
+        let signatures = tables.peek(&SIGNATURE_STATUS);
         let trees = tables.get(&CONTENT_TREE_CONFIG);
         let volumes = tables.get(&VOLUME_CONFIG);
         Some(Desired {
@@ -294,8 +303,10 @@ impl Service for Volumemgr {
             refs,
             downloads,
             verified,
+            signatures,
             limits: Limits::of(&items),
             own: Own {
+                trees: tables.own(&CONTENT_TREE_STATUS),
                 volumes: tables.own(&VOLUME_STATUS),
                 refs: tables.own(&VOLUME_REF_STATUS),
                 downloads: tables.own(&DOWNLOADER_CONFIG),

@@ -7,6 +7,7 @@
 pub mod blobs;
 pub mod space;
 pub mod volumes;
+pub mod voucher;
 pub mod wanted;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -24,6 +25,7 @@ use crate::{
     plan::{
         blobs::{Blob, State, blobs},
         space::{Budget, reserve},
+        voucher::{Voucher, voucher},
     },
     subject,
 };
@@ -40,11 +42,10 @@ pub fn plan(turn: &Turn<'_, Volumemgr>) -> Plan<Volumemgr> {
         desired,
         actual,
         jobs,
-        now,
         ..
     } = *turn;
     let wants = wanted::wanted(desired, actual);
-    let mut blobs = blobs(desired, now);
+    let mut blobs = blobs(turn);
     let mut budget = Budget::new(actual, &desired.limits);
     let disk = disk_metric(turn, budget);
 
@@ -120,7 +121,11 @@ fn contents(
             .trees
             .iter()
             .filter_map(|(key, tree)| {
-                Some((key.clone(), tree_status(tree, blobs.get(&tree.sha256)?)))
+                let voucher = voucher(turn, tree);
+                Some((
+                    key.clone(),
+                    tree_status(tree, voucher, blobs.get(&tree.sha256)?),
+                ))
             })
             .collect(),
     );
@@ -154,7 +159,11 @@ fn blob_status(blob: &Blob<'_>) -> BlobStatus {
     }
 }
 
-fn tree_status(tree: &model::content::ContentTreeConfig, blob: &Blob<'_>) -> ContentTreeStatus {
+fn tree_status(
+    tree: &model::content::ContentTreeConfig,
+    voucher: Voucher,
+    blob: &Blob<'_>,
+) -> ContentTreeStatus {
     let BlobStatus {
         sha256,
         phase,
@@ -163,9 +172,11 @@ fn tree_status(tree: &model::content::ContentTreeConfig, blob: &Blob<'_>) -> Con
         referenced_by: _,
         fault,
     } = blob_status(blob);
-    let (phase, fault) = match &tree.fault {
-        Some(fault) => (ContentPhase::Failed, Some(fault.clone())),
-        None => (phase, fault),
+    let (phase, path, fault) = match (&tree.fault, voucher) {
+        (Some(fault), _) => (ContentPhase::Failed, None, Some(fault.clone())),
+        (None, Voucher::Refused(fault)) => (ContentPhase::Failed, None, Some(*fault)),
+        (None, Voucher::Awaited) => (ContentPhase::Waiting, None, None),
+        (None, Voucher::Good) => (phase, path, fault),
     };
     ContentTreeStatus {
         id: tree.id,

@@ -25,7 +25,10 @@ use vmm::{
     spec::ImageFormat as DiskFormat,
 };
 
-use crate::{Actual, Desired, Do, Image, Recipe, Space, VolumeFile, Volumemgr, subject};
+use crate::{
+    Actual, Desired, Do, Image, Recipe, Space, VolumeFile, Volumemgr, plan::voucher::SIGNED_ONLY,
+    subject,
+};
 
 /// Volumes made at once: more would only make the disk seek.
 const AT_ONCE: usize = 2;
@@ -35,6 +38,8 @@ const PARTIAL: &str = ".partial";
 #[derive(Debug)]
 pub struct Disk {
     persist: PathBuf,
+    /// While this file is there only signed images are used.
+    signed_only: PathBuf,
     volumes: PathBuf,
     qemu_img: QemuImg,
     slots: Semaphore,
@@ -48,7 +53,10 @@ impl Disk {
         reason = "the runtime opens worlds asynchronously"
     )]
     pub async fn open(boot: Boot) -> Result<Self, Failure> {
-        let disk = Self::at(absolute(&boot.path("/persist")));
+        let disk = Self {
+            signed_only: boot.path("/config").join(SIGNED_ONLY),
+            ..Self::at(absolute(&boot.path("/persist")))
+        };
         if !boot.dry_run {
             let made = DirBuilder::new()
                 .recursive(true)
@@ -64,6 +72,7 @@ impl Disk {
         Self {
             volumes: persist.join("vault/volumemgr/volumes"),
             persist,
+            signed_only: PathBuf::new(),
             qemu_img: QemuImg::default(),
             slots: Semaphore::new(AT_ONCE),
             counter: AtomicU64::new(0),
@@ -221,6 +230,7 @@ impl World<Volumemgr> for Disk {
             partials: BTreeSet::new(),
             images: images(desired),
             space: space(&self.persist).map_err(|e| self.failure(&e))?,
+            signed_only: self.signed_only.exists(),
         };
         self.read_volumes(&mut actual)
             .map_err(|e| self.failure(&e))?;

@@ -8,9 +8,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use model::{
     code::Code,
-    content::{ContentPhase, VerifyImageStatus},
+    content::{ContentPhase, ImageSignature, SignatureStatus, VerifyImageStatus},
     fault::Fault,
     id::VolumeKey,
+    security::Octets,
     volume::{ImageFormat, VolumePhase},
 };
 use proptest::prelude::*;
@@ -91,6 +92,91 @@ fn content_that_no_missing_volume_needs_is_not_fetched() {
     sim.settle();
     assert!(sim.last.downloads.as_ref().unwrap().is_empty());
     assert!(sim.fetched.is_empty());
+}
+
+#[test]
+fn of_a_signed_image_nothing_is_fetched_before_the_signature_is_good() {
+    let mut sim = Sim::new();
+    let signature = ImageSignature {
+        signature: Octets(vec![1; 70]),
+        signer_pem: "signer".to_owned(),
+        between_pem: String::new(),
+    };
+    let mut signed = tree(1, 7);
+    signed.signature = Some(signature.clone());
+    sim.trees = vec![signed.clone()];
+    sim.volumes = vec![volume(1, 0, Some(1))];
+    sim.settle();
+    let phase = |sim: &Sim| sim.last.trees.as_ref().unwrap()[&signed.id.to_string()].clone();
+    assert_eq!(
+        (phase(&sim).phase, phase(&sim).fault),
+        (ContentPhase::Waiting, None)
+    );
+    assert!(sim.fetched.is_empty(), "nobody has judged it");
+
+    let fault = Fault::new(
+        Code::VerifySignature,
+        "content tree 1",
+        "a stranger's",
+        sim.now,
+    );
+    let judged = |signature: &ImageSignature, fault: Option<&Fault>| SignatureStatus {
+        id: signed.id,
+        sha256: signed.sha256,
+        signature: signature.clone(),
+        signer: fault.is_none().then(|| "CN=builder".to_owned()),
+        fault: fault.cloned(),
+    };
+    let key_of_tree = signed.id.to_string();
+    let refused = judged(&signature, Some(&fault));
+    sim.signatures.insert(key_of_tree.clone(), refused);
+    sim.settle();
+    assert!(sim.fetched.is_empty());
+    assert_eq!(phase(&sim).phase, ContentPhase::Failed);
+    let row = sim.row(key(1, 0));
+    assert_eq!(
+        (&row.phase, row.fault.as_ref()),
+        (&VolumePhase::Failed, Some(&fault))
+    );
+
+    // What was found about another signature says nothing about this one.
+    let other = ImageSignature {
+        signature: Octets(vec![2; 70]),
+        ..signature.clone()
+    };
+    sim.signatures
+        .insert(key_of_tree.clone(), judged(&other, None));
+    sim.settle();
+    assert!(sim.fetched.is_empty());
+
+    // An unsigned tree with the same file is fetched, and does not make the signed one good.
+    sim.trees.push(tree(2, 7));
+    sim.volumes.push(volume(2, 0, Some(2)));
+    sim.settle();
+    assert!(sim.is_created(key(2, 0)) && !sim.is_created(key(1, 0)));
+
+    sim.signatures
+        .insert(key_of_tree.clone(), judged(&signature, None));
+    sim.settle();
+    assert!(sim.is_created(key(1, 0)));
+    assert_eq!(phase(&sim).phase, ContentPhase::Loaded);
+
+    // A device that was installed so uses no other images.
+    sim.actual.signed_only = true;
+    sim.trees.push(tree(3, 9));
+    sim.volumes.push(volume(3, 0, Some(3)));
+    sim.settle();
+    let fault = sim.row(key(3, 0)).fault.clone().unwrap();
+    assert_eq!(fault.code, Code::VerifySignature);
+    assert!(fault.text.contains("signed_images_only"), "{}", fault.text);
+    assert!(!sim.fetched.contains(&(digest(9), 0)));
+    assert!(sim.is_created(key(2, 0)), "what was made stays");
+
+    // A volume that was made stays, whatever is found later.
+    sim.signatures
+        .insert(key_of_tree, judged(&signature, Some(&fault)));
+    sim.settle();
+    assert!(sim.is_created(key(1, 0)));
 }
 
 #[test]

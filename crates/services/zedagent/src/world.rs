@@ -566,8 +566,8 @@ fn rows(certs: &ControllerCerts) -> Vec<ControllerCert> {
                 Ok(_) | Err(_) => return None,
             };
             let hash = hex::encode(&cert.cert_hash);
-            let not_after = controller::pem::first_certificate(&cert.cert)
-                .and_then(|der| controller::pem::not_after(&der))
+            let not_after = chain::pem::first_certificate(&cert.cert)
+                .and_then(|der| chain::pem::not_after(&der))
                 .ok()
                 .and_then(|seconds| Timestamp::from_second(seconds).ok())
                 .unwrap_or(Timestamp::UNIX_EPOCH);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use api::config::EdgeDevConfig;
+use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
 use jiff::Timestamp;
 use model::{
     app::{AclAction, AclMatch, DiskTarget, PortRange, Protocol},
@@ -128,6 +129,60 @@ fn a_sound_config_is_translated_without_loss() {
         t.ports.is_none(),
         "a config that says nothing about ports leaves them alone"
     );
+}
+
+#[test]
+fn a_signature_is_carried_whole_or_the_image_is_refused() {
+    let signed = |info: Value| {
+        let t = with(|c| c["contentInfo"][0]["siginfo"] = info);
+        t.content_trees[TREE].clone()
+    };
+    let text = |text: &str| {
+        format!(
+            "data:application/x-pem-file;base64,{}",
+            STANDARD.encode(text)
+        )
+    };
+    assert_eq!(signed(json!({})).signature, None, "an empty one is none");
+    let whole = json!({"signature": "AQI=", "signercerturl": text("signer"), "intercertsurl": text("between")});
+    let tree = signed(whole.clone());
+    assert_eq!(tree.fault, None);
+    let signature = tree.signature.unwrap();
+    assert_eq!(
+        (
+            signature.signature.0.as_slice(),
+            signature.signer_pem.as_str(),
+            signature.between_pem.as_str()
+        ),
+        (&[1, 2][..], "signer", "between")
+    );
+    let directly = json!({"signature": "AQI=", "signercerturl": text("signer")});
+    assert_eq!(signed(directly).signature.unwrap().between_pem, "");
+    for (field, value, named) in [
+        ("signature", json!(""), "both"),
+        ("signercerturl", json!(""), "both"),
+        (
+            "signercerturl",
+            json!("https://ds.example/signer.pem"),
+            "not fetched",
+        ),
+        ("signercerturl", json!("data:,plain"), "base64"),
+        ("intercertsurl", json!("data:;base64,*"), "base64"),
+        ("intercertsurl", json!("data:;base64,/w=="), "PEM"),
+        ("signature", json!(STANDARD.encode([0; 1025])), "1025 bytes"),
+        (
+            "signercerturl",
+            json!(text(&"x".repeat(64 << 10))),
+            "too many",
+        ),
+    ] {
+        let mut info = whole.clone();
+        info[field] = value;
+        let tree = signed(info);
+        let fault = tree.fault.expect(named);
+        assert_eq!((tree.signature, fault.code), (None, Code::ConfigInvalid));
+        assert!(fault.text.contains(named), "{}", fault.text);
+    }
 }
 
 #[test]

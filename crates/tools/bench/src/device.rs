@@ -55,6 +55,9 @@ pub struct Options {
     /// The application.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/manifest.json"))]
     pub manifest: PathBuf,
+    /// Whether the device has a TPM, a simulated one [default: if swtpm is installed].
+    #[arg(long)]
+    pub tpm: Option<bool>,
     /// New devices that are brought up one after the other.
     #[arg(long, default_value_t = 5)]
     pub rounds: u32,
@@ -120,6 +123,7 @@ pub fn run(options: &Options, stop: &Stop) -> Result<()> {
 
 fn measure(options: &Options, stop: &Stop) -> Result<Figures> {
     let mut of_stage = demo::Options::of_this_build()?;
+    of_stage.tpm = options.tpm.unwrap_or_else(lab::tpm::is_installed);
     // Held until the end: the device's programs are links to these files.
     let _shipped = if let Some(apart) = &options.apart {
         of_stage.binaries = std::path::absolute(apart)?;

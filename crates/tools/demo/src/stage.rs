@@ -254,6 +254,11 @@ impl Stage {
         Ok(())
     }
 
+    /// The controller's directory.
+    pub fn evc_dir(&self) -> &Path {
+        &self.evc_dir
+    }
+
     /// The datastore's directory.
     pub fn images(&self) -> &Path {
         &self.images

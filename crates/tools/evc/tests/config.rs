@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use api::config::EdgeDevConfig;
+use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
 use evc::config::deploy::{self, ImageSource, Options};
 use evc::config::size::Size;
 use evc::config::{DeviceSpec, Identity, build, manifest, read};
@@ -156,6 +157,50 @@ fn a_manifest_that_does_not_fit_changes_nothing() {
         "images[0].maxsize: 1195376 KB is less than the image itself (4194304 KB); \
          maxsize is in KB"
     );
+}
+
+#[test]
+fn a_signed_image_carries_its_signer_and_half_a_signature_is_a_mistake() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = |name: &str| {
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.self_signed(&key).unwrap().pem()
+    };
+    let (leaf, middle) = (pem("leaf"), pem("middle"));
+    let mut signed = spec(YAML);
+    signed.images[0].signature = "AQI=".to_owned();
+    signed.images[0].signer = format!("subject=leaf\n{leaf}issuer\n{middle}\n");
+    let config = build(&signed, &identity()).unwrap().config;
+    let info = config.content_info[0].siginfo.clone().unwrap();
+    assert_eq!(info.signature, [1, 2]);
+    let text = |url: &str| {
+        let (_, data) = url.split_once("base64,").unwrap();
+        String::from_utf8(STANDARD.decode(data).unwrap()).unwrap()
+    };
+    assert_eq!(text(&info.signercerturl), leaf.trim_end());
+    assert_eq!(text(&info.intercertsurl), middle.trim_end());
+
+    for (signature, signer, problem) in [
+        ("", leaf.as_str(), "images[0].signature: is needed"),
+        ("AQI=", "", "images[0].signer: is needed"),
+        ("*", &leaf, "images[0].signature: is not base64"),
+        (
+            "AQI=",
+            "nobody",
+            "images[0].signer: is not a PEM certificate",
+        ),
+        (
+            "AQI=",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+            "images[0].signer: certificate 1 can't be read",
+        ),
+    ] {
+        let mut wrong = spec(YAML);
+        wrong.images[0].signature = signature.to_owned();
+        wrong.images[0].signer = signer.to_owned();
+        let problems = build(&wrong, &identity()).unwrap_err().to_string();
+        assert!(problems.contains(problem), "{problems}");
+    }
 }
 
 /// A change of the YAML and the line that it must lead to.

@@ -10,7 +10,7 @@ use model::{
     config_item::ConfigItemValueMap,
     content::{
         BlobStatus, ContentTreeConfig, ContentTreeStatus, DatastoreConfig, DownloaderConfig,
-        DownloaderStatus, VerifyImageConfig, VerifyImageStatus,
+        DownloaderStatus, SignatureStatus, VerifyImageConfig, VerifyImageStatus,
     },
     domain::{Capabilities, DomainConfig, DomainMetric, DomainStatus},
     log::NewlogMetrics,
@@ -215,6 +215,7 @@ tables! {
     disk: DiskMetric = DISK_METRIC;
     downloads: DownloaderStatus = DOWNLOADER_STATUS;
     verifications: VerifyImageStatus = VERIFY_IMAGE_STATUS;
+    signatures: SignatureStatus = SIGNATURE_STATUS;
     domains: DomainStatus = DOMAIN_STATUS;
     domain_metrics: DomainMetric = DOMAIN_METRIC;
     capabilities: Capabilities = CAPABILITIES;

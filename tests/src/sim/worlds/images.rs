@@ -225,6 +225,7 @@ impl World<Verifier> for Verified {
         }
         self.machine.with(|s| s.looks_into_vault("verifier"));
         Ok(self.machine.with(|s| verifier::Actual {
+            roots_pem: None,
             verified: s
                 .disk
                 .verified

@@ -125,6 +125,7 @@ impl World<Volumemgr> for Volumes {
                     total_bytes: s.disk.total,
                     free_bytes: s.disk.free(),
                 },
+                signed_only: false,
             }
         }))
     }

@@ -9,8 +9,7 @@ use api::auth::AuthContainer;
 use api::certs::{ZCert, ZControllerCert};
 use controller::identity::{generate, system_random};
 use controller::{
-    ConfigPartition, Controller, ControllerCerts, Signer, SigningRoots, SoftwareKey, Timers,
-    envelope,
+    ConfigPartition, Controller, ControllerCerts, Signer, SoftwareKey, Timers, envelope,
 };
 use jiff::Timestamp;
 use prost::Message;
@@ -81,7 +80,7 @@ impl World {
     pub fn onboarded(&self, server: SocketAddr) -> Controller {
         let mut controller = self.controller(server);
         controller.set_uuid(Some(Uuid::from_u128(1)));
-        let roots = SigningRoots::from_pem(self.ca.pem.as_bytes()).unwrap();
+        let roots = chain::SigningRoots::from_pem(self.ca.pem.as_bytes()).unwrap();
         let certs = ControllerCerts::verify(&self.certs(), &roots, Timestamp::now()).unwrap();
         controller.set_certs(Some(Arc::new(certs)));
         controller
@@ -144,8 +143,7 @@ pub fn check_envelope(body: &[u8], signer: &Arc<dyn Signer>, with_cert: bool) {
         digest(&SHA256, certificate.der()).as_ref()
     );
     assert_eq!(container.sender_cert.is_empty(), !with_cert);
-    let controller::pem::PublicKey::P256(point) =
-        controller::pem::public_key(certificate.der()).unwrap()
+    let chain::pem::PublicKey::P256(point) = chain::pem::public_key(certificate.der()).unwrap()
     else {
         panic!("not a P-256 key");
     };

@@ -25,6 +25,16 @@ macro_rules! with_trust {
         remedy: "Give the secret to the controller again, so that it is encrypted anew. What has the secret is left as it was; everything else goes on.",
         properties: [],
     }
+    VerifySignature = "verify.signature" {
+        meaning: "The image's signature does not count, so nothing is fetched or made of the image. A volume that was made before goes on.",
+        causes: [
+            "It is of another file, or was made with another key than the signer's certificate has.",
+            "The signer's certificate does not lead to a root in /config/root-certificate.pem, has ended, or is not for signing code.",
+            "The signer's key is not on the curve P-256.",
+        ],
+        remedy: "Sign the file again (`openssl dgst -sha256 -sign KEY -out FILE.sig FILE`) and give the controller the signature with the signer's certificate and those between it and the root (docs/decisions/107-image-signatures.md). Judged again when the config changes.",
+        properties: [],
+    }
     CipherKey = "cipher.key" {
         meaning: "The device's own key does not answer, so a secret can't be decrypted now.",
         causes: [

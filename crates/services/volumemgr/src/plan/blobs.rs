@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use agent::Turn;
 use jiff::Timestamp;
 use model::{
     code::Code,
@@ -13,7 +14,10 @@ use model::{
     id::Digest,
 };
 
-use crate::Desired;
+use crate::{
+    Desired, Volumemgr,
+    plan::voucher::{Voucher, voucher},
+};
 
 /// Longest time until a wrong image is fetched again.
 const LONGEST_RETRY: Duration = Duration::from_hours(24);
@@ -25,6 +29,8 @@ pub struct Blob<'a> {
     pub digest: Digest,
     /// Content trees that name it, also faulty ones, in order.
     pub trees: Vec<&'a ContentTreeConfig>,
+    /// Those of them whose image may be fetched.
+    pub sound: Vec<&'a ContentTreeConfig>,
     /// Number of the attempt to fetch it.
     pub attempt: u32,
     /// How far it is.
@@ -91,7 +97,8 @@ pub enum Finder {
 }
 
 /// Every blob that a content tree names.
-pub fn blobs<'a>(desired: &'a Desired, now: Timestamp) -> BTreeMap<Digest, Blob<'a>> {
+pub fn blobs<'a>(turn: &Turn<'a, Volumemgr>) -> BTreeMap<Digest, Blob<'a>> {
+    let Turn { desired, now, .. } = *turn;
     let mut blobs: BTreeMap<Digest, Blob<'a>> = BTreeMap::new();
     for tree in desired.trees.values() {
         let digest = tree.sha256;
@@ -100,6 +107,7 @@ pub fn blobs<'a>(desired: &'a Desired, now: Timestamp) -> BTreeMap<Digest, Blob<
             Blob {
                 digest,
                 trees: Vec::new(),
+                sound: Vec::new(),
                 attempt,
                 state,
                 needed: false,
@@ -109,6 +117,10 @@ pub fn blobs<'a>(desired: &'a Desired, now: Timestamp) -> BTreeMap<Digest, Blob<
     }
     for blob in blobs.values_mut() {
         blob.trees.sort_by_key(|tree| tree.id);
+        let trees = blob.trees.iter().copied();
+        blob.sound = trees
+            .filter(|tree| tree.fault.is_none() && voucher(turn, tree) == Voucher::Good)
+            .collect();
     }
     blobs
 }
@@ -349,7 +361,7 @@ impl Blob<'_> {
         if !self.needed {
             return None;
         }
-        let sound = || self.trees.iter().filter(|tree| tree.fault.is_none());
+        let sound = || self.sound.iter();
         let row = |tree: &&ContentTreeConfig| DownloaderConfig {
             sha256: self.digest,
             datastores: tree.datastores.clone(),

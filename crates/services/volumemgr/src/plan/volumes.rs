@@ -16,6 +16,7 @@ use crate::{
     plan::{
         blobs::{Blob, State},
         space::{Budget, human},
+        voucher::{Voucher, voucher},
         wanted::Want,
     },
     subject,
@@ -256,6 +257,23 @@ fn of_content(
             phase: VolumePhase::Failed,
             fault: Some(fault.clone()),
         };
+    }
+    match voucher(turn, tree) {
+        Voucher::Good => {}
+        Voucher::Awaited => {
+            keep_begun_blob(turn, config, blob, budget);
+            return Next::Wait {
+                phase: not_there("its signature is being judged"),
+                fault: None,
+            };
+        }
+        Voucher::Refused(fault) => {
+            keep_begun_blob(turn, config, blob, budget);
+            return Next::Wait {
+                phase: VolumePhase::Failed,
+                fault: Some(*fault),
+            };
+        }
     }
     if tree.format == ImageFormat::Container {
         return Next::Fail {

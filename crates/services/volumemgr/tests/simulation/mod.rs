@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use model::{
     code::Code,
     content::{
-        ContentTreeConfig, DownloadPhase, DownloaderConfig, DownloaderStatus, VerifyImageConfig,
-        VerifyImageStatus, VerifyPhase,
+        ContentTreeConfig, DownloadPhase, DownloaderConfig, DownloaderStatus, SignatureStatus,
+        VerifyImageConfig, VerifyImageStatus, VerifyPhase,
     },
     fault::Fault,
     id::{AppId, ContentTreeId, Digest, VolumeId, VolumeKey},
@@ -49,6 +49,7 @@ pub fn tree(n: u8, blob: u8) -> ContentTreeConfig {
         format: ImageFormat::Qcow2,
         sha256: digest(blob),
         max_download_bytes: IMAGE_BYTES,
+        signature: None,
         fault: None,
     }
 }
@@ -85,6 +86,7 @@ pub struct Sim {
     /// The downloader has spoken; what it says. What it is told counts once it was told something.
     pub downloads: Option<Rows<DownloaderStatus>>,
     pub verified: Option<Rows<VerifyImageStatus>>,
+    pub signatures: Rows<SignatureStatus>,
     pub told_downloader: Option<Rows<DownloaderConfig>>,
     pub told_verifier: Option<Rows<VerifyImageConfig>>,
     pub actual: Actual,
@@ -138,6 +140,7 @@ impl Sim {
                 .map(|refs| Arc::new(refs.iter().map(|r| (r.key(), r.clone())).collect())),
             downloads: self.downloads.clone().map(Arc::new),
             verified: self.verified.clone().map(Arc::new),
+            signatures: Some(Arc::new(self.signatures.clone())),
             limits: self.limits,
             own: self.own.clone(),
         }

@@ -1,10 +1,12 @@
 //! Datastores, content trees, volumes.
 
-use api::config::{DsType, EdgeDevConfig, Format, VolumeContentOriginType};
+use api::config::{DsType, EdgeDevConfig, Format, SignatureInfo, VolumeContentOriginType};
+use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
 use jiff::Timestamp;
 use model::{
-    content::{ContentTreeConfig, DatastoreConfig, DatastoreKind},
+    content::{ContentTreeConfig, DatastoreConfig, DatastoreKind, ImageSignature},
     id::{ContentTreeId, DatastoreId, VolumeId},
+    security::Octets,
     volume::{ImageFormat, VolumeConfig, VolumeOrigin},
 };
 
@@ -127,6 +129,8 @@ pub(super) fn content_trees(config: &EdgeDevConfig, now: Timestamp, to: &mut Tra
             relative_url: from.url.trim().to_owned(),
             format,
             max_download_bytes: from.max_size_bytes,
+            signature: check
+                .or_default("siginfo", from.siginfo.as_ref().map_or(Ok(None), signature)),
             fault: check.fault(format!("content tree {id}"), now),
         };
         insert(
@@ -138,6 +142,62 @@ pub(super) fn content_trees(config: &EdgeDevConfig, now: Timestamp, to: &mut Tra
             now,
         );
     }
+}
+
+/// Longest text of certificates in bytes.
+const LONGEST_PEM: usize = 64 << 10;
+/// Longest signature in bytes: one of ECDSA has some 72.
+const LONGEST_SIGNATURE: usize = 1 << 10;
+
+/// Who vouches for an image. The certificates are those in the config: nothing is fetched before somebody vouches for it
+/// (`docs/decisions/107-image-signatures.md`).
+fn signature(from: &SignatureInfo) -> Result<Option<ImageSignature>, Problem> {
+    let SignatureInfo {
+        intercertsurl,
+        signercerturl,
+        signature,
+    } = from;
+    if signature.is_empty() && signercerturl.is_empty() && intercertsurl.is_empty() {
+        return Ok(None);
+    }
+    if signature.is_empty() || signercerturl.is_empty() {
+        let text = "it needs both the signature and the signer's certificate";
+        return Err(Problem::invalid(text));
+    }
+    if signature.len() > LONGEST_SIGNATURE {
+        let text = format!("a signature of {} bytes", signature.len());
+        return Err(Problem::invalid(text));
+    }
+    Ok(Some(ImageSignature {
+        signature: Octets(signature.clone()),
+        signer_pem: pem_of("signercerturl", signercerturl)?,
+        between_pem: if intercertsurl.is_empty() {
+            String::new()
+        } else {
+            pem_of("intercertsurl", intercertsurl)?
+        },
+    }))
+}
+
+/// The text in a `data:` URL (RFC 2397) in base64.
+fn pem_of(field: &str, url: &str) -> Result<String, Problem> {
+    let wrong = |why: &str| Problem::invalid(format!("{field}: {why}"));
+    let Some((head, data)) = url
+        .strip_prefix("data:")
+        .and_then(|url| url.split_once(','))
+    else {
+        return Err(wrong(
+            "certificates are taken from the config itself, as a data: URL, and not fetched",
+        ));
+    };
+    if !head.ends_with(";base64") {
+        return Err(wrong("its data are not in base64"));
+    }
+    if data.len() > LONGEST_PEM {
+        return Err(wrong(&format!("{} characters are too many", data.len())));
+    }
+    let bytes = STANDARD.decode(data).map_err(|_| wrong("no base64"))?;
+    String::from_utf8(bytes).map_err(|_| wrong("no PEM text"))
 }
 
 pub(super) fn volumes(config: &EdgeDevConfig, now: Timestamp, to: &mut Translated) {

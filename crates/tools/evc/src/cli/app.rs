@@ -1,9 +1,11 @@
 //! Applications.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::args::{AppArgs, AppCommand, AppRef, DeployArgs};
 use super::datastore::digest;
@@ -148,10 +150,12 @@ fn pair(text: &str) -> (String, String) {
 fn images(args: &DeployArgs) -> anyhow::Result<BTreeMap<String, ImageSource>> {
     let urls = pairs(&args.image_url);
     let (paths, local) = (pairs(&args.path), pairs(&args.image_file));
+    let signatures = pairs(&args.signature);
     let mut keys: Vec<&String> = urls
         .keys()
         .chain(paths.keys())
         .chain(local.keys())
+        .chain(signatures.keys())
         .collect();
     let unnamed = String::new();
     if keys.is_empty() {
@@ -164,6 +168,7 @@ fn images(args: &DeployArgs) -> anyhow::Result<BTreeMap<String, ImageSource>> {
         .iter()
         .map(|p| read(p))
         .collect::<anyhow::Result<Vec<_>>>()?;
+    let signer = args.signer.as_deref().map(read).transpose()?;
     let format = args.format.as_deref().map(format).transpose()?;
     let mut images = BTreeMap::new();
     for key in keys {
@@ -179,6 +184,13 @@ fn images(args: &DeployArgs) -> anyhow::Result<BTreeMap<String, ImageSource>> {
                 args.size.map_or(0, |s| s.0),
             ),
         };
+        let (signature, signer) = match (signatures.get(key), &signer) {
+            (Some(file), Some(signer)) => {
+                let bytes = fs::read(file).with_context(|| file.clone())?;
+                (STANDARD.encode(bytes), signer.clone())
+            }
+            (None, _) | (_, None) => <(String, String)>::default(),
+        };
         images.insert(
             key.clone(),
             ImageSource {
@@ -189,6 +201,8 @@ fn images(args: &DeployArgs) -> anyhow::Result<BTreeMap<String, ImageSource>> {
                 sha256,
                 size: Size(size),
                 certificates: certificates.clone(),
+                signature,
+                signer,
             },
         );
     }

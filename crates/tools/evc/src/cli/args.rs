@@ -106,6 +106,14 @@ pub(super) enum PkiCommand {
         #[arg(long)]
         san: Vec<String>,
     },
+    /// Let somebody sign images: a certificate for their key, and what is between it and the root, to standard output
+    ImageSigner {
+        /// Request for it, PEM (`openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 ...`)
+        csr: PathBuf,
+        /// How the signer is called on devices
+        #[arg(long)]
+        name: String,
+    },
     /// Make new signing and exchange certificates, tell the devices, and use them later
     Rotate {
         /// Seconds until they are used: longer than devices take from one request for their configuration to the next
@@ -400,6 +408,12 @@ pub(super) struct DeployArgs {
     /// Certificate to trust for the image's address, PEM
     #[arg(long)]
     pub(super) ca: Vec<PathBuf>,
+    /// Signature of an image (`openssl dgst -sha256 -sign KEY -out FILE.sig FILE`), `[IMAGENAME=]FILE.sig`
+    #[arg(long, requires = "signer")]
+    pub(super) signature: Vec<String>,
+    /// Certificate of who signed, and those between it and the devices' root, PEM
+    #[arg(long, requires = "signature")]
+    pub(super) signer: Option<PathBuf>,
     /// Network instance, `[INTERFACE=]NAME`
     #[arg(long)]
     pub(super) network: Vec<String>,

@@ -39,6 +39,10 @@ pub(super) fn pki(args: &PkiArgs) -> anyhow::Result<()> {
                 names.join(", ")
             ))
         }
+        PkiCommand::ImageSigner { csr, name } => {
+            let csr = fs::read_to_string(csr).with_context(|| csr.display().to_string())?;
+            line(pki::sign_image_signer(&args.dir, &csr, name)?.trim_end())
+        }
         PkiCommand::Rotate { overlap } => {
             let from = pki::rotate(&args.dir, Duration::from_secs(*overlap))?;
             let from = jiff::Timestamp::from_second(from).unwrap_or_default();

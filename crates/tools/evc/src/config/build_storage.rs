@@ -1,10 +1,11 @@
 //! Datastores, content trees and volumes.
 
 use std::collections::BTreeMap;
+use std::ops::Not as _;
 
 use api::config::{
-    ContentTree, DatastoreConfig, DsType, Format as WireFormat, Target as WireTarget, Volume,
-    VolumeContentOrigin, VolumeContentOriginType,
+    ContentTree, DatastoreConfig, DsType, Format as WireFormat, SignatureInfo,
+    Target as WireTarget, Volume, VolumeContentOrigin, VolumeContentOriginType,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -157,7 +158,9 @@ fn content_tree(
         Format::Container => WireFormat::Container,
         Format::Iso => WireFormat::Iso,
     };
+    let siginfo = siginfo(image, path, check);
     Some(ContentTree {
+        siginfo,
         uuid: object_id(check.device, "image", &image.name).to_string(),
         ds_id: ds_id.clone(),
         ds_ids_list: vec![ds_id],
@@ -167,6 +170,63 @@ fn content_tree(
         max_size_bytes: image.size.0,
         display_name: image.name.clone(),
         ..ContentTree::default()
+    })
+}
+
+/// Who vouches for an image. The certificates go with the config, so that devices fetch nothing before somebody does.
+fn siginfo(image: &Image, path: &str, check: &mut Check<'_>) -> Option<SignatureInfo> {
+    let Image {
+        signature, signer, ..
+    } = image;
+    if signature.is_empty() && signer.is_empty() {
+        return None;
+    }
+    if signature.is_empty() || signer.is_empty() {
+        let missing = if signer.is_empty() {
+            "signer"
+        } else {
+            "signature"
+        };
+        let text = "is needed: a signature counts only with its signer's certificate";
+        check.problem(format!("{path}.{missing}"), text);
+        return None;
+    }
+    let Ok(bytes) = STANDARD.decode(signature.trim()) else {
+        check.problem(format!("{path}.signature"), "is not base64");
+        return None;
+    };
+    // Without what people write around them.
+    let pems: Vec<&str> = signer
+        .split_inclusive("-----END CERTIFICATE-----")
+        .filter_map(|part| Some(&part[part.find("-----BEGIN CERTIFICATE-----")?..]))
+        .collect();
+    if let Some(bad) = pems.iter().position(|pem| {
+        x509_parser::pem::parse_x509_pem(pem.as_bytes())
+            .is_ok_and(|(_, pem)| pem.parse_x509().is_ok())
+            .not()
+    }) {
+        let text = format!("certificate {} can't be read", bad + 1);
+        check.problem(format!("{path}.signer"), text);
+        return None;
+    }
+    let Some((leaf, between)) = pems.split_first() else {
+        check.problem(format!("{path}.signer"), "is not a PEM certificate");
+        return None;
+    };
+    let url = |text: &str| {
+        format!(
+            "data:application/x-pem-file;base64,{}",
+            STANDARD.encode(text)
+        )
+    };
+    Some(SignatureInfo {
+        signature: bytes,
+        signercerturl: url(leaf),
+        intercertsurl: if between.is_empty() {
+            String::new()
+        } else {
+            url(&between.join("\n"))
+        },
     })
 }
 

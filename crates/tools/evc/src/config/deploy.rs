@@ -37,6 +37,10 @@ pub struct ImageSource {
     pub size: Size,
     /// Certificates to trust for `url`, PEM.
     pub certificates: Vec<String>,
+    /// Signature of the file, base64.
+    pub signature: String,
+    /// Certificate of the signer and those between it and the devices' root, PEM.
+    pub signer: String,
 }
 
 /// What the manifest leaves open.
@@ -215,6 +219,8 @@ fn add_image(
         format,
         sha256: source.sha256.clone(),
         size: source.size,
+        signature: source.signature.clone(),
+        signer: source.signer.clone(),
     };
     let name = entry.name.clone();
     spec.images.retain(|other| other.name != name);

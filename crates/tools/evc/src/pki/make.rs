@@ -185,11 +185,37 @@ const LEAVES: [Leaf; 3] = [
 /// A certificate for the key of a device, out of its request: as long-lived as the device, good for nothing that another
 /// certificate of the controller is good for.
 pub fn sign_device(dir: &Path, csr: &str, serial: &str) -> Result<String, PkiError> {
-    let bad = |why: String| PkiError::Request(why);
     let is_word = |c: char| c.is_ascii_graphic();
     if serial.is_empty() || serial.len() > 64 || !serial.chars().all(is_word) {
-        return Err(bad("a serial has 1 to 64 printable characters".to_owned()));
+        let why = "a serial has 1 to 64 printable characters";
+        return Err(PkiError::Request(why.to_owned()));
     }
+    let use_for = ExtendedKeyUsagePurpose::ClientAuth;
+    let (cert, _) = sign_request(dir, csr, serial, CA_DAYS, use_for)?;
+    Ok(cert)
+}
+
+/// A certificate for somebody who signs images, out of their request, followed by the one between it and the root.
+pub fn sign_image_signer(dir: &Path, csr: &str, name: &str) -> Result<String, PkiError> {
+    let is_plain = |c: char| c.is_ascii_graphic() || c == ' ';
+    if name.trim().is_empty() || name.len() > 64 || !name.chars().all(is_plain) {
+        let why = "a name has 1 to 64 printable characters";
+        return Err(PkiError::Request(why.to_owned()));
+    }
+    let use_for = ExtendedKeyUsagePurpose::CodeSigning;
+    let (cert, between) = sign_request(dir, csr, name, LEAF_DAYS, use_for)?;
+    Ok(cert + &between)
+}
+
+/// The certificate, and that of its issuer.
+fn sign_request(
+    dir: &Path,
+    csr: &str,
+    name: &str,
+    days: i64,
+    use_for: ExtendedKeyUsagePurpose,
+) -> Result<(String, String), PkiError> {
+    let bad = |why: String| PkiError::Request(why);
     let (_, block) =
         x509_parser::pem::parse_x509_pem(csr.as_bytes()).map_err(|e| bad(e.to_string()))?;
     let (_, request) =
@@ -208,10 +234,10 @@ pub fn sign_device(dir: &Path, csr: &str, serial: &str) -> Result<String, PkiErr
     let mut request =
         CertificateSigningRequestParams::from_pem(csr).map_err(|e| bad(e.to_string()))?;
     // Nothing that it asks for itself.
-    request.params = base(serial, CA_DAYS);
+    request.params = base(name, days);
     request.params.is_ca = IsCa::ExplicitNoCa;
     request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    request.params.extended_key_usages = vec![use_for];
     request.params.use_authority_key_identifier_extension = true;
     let pki = dir.join(FOLDER);
     let ca_pem = super::read(&pki.join("intermediate.cert.pem"))?;
@@ -221,8 +247,8 @@ pub fn sign_device(dir: &Path, csr: &str, serial: &str) -> Result<String, PkiErr
         Issuer::from_ca_cert_pem(&ca_pem, &ca_key).map_err(|e| make_error("intermediate", e))?;
     let cert = request
         .signed_by(&issuer)
-        .map_err(|e| make_error("device", e))?;
-    Ok(cert.pem())
+        .map_err(|e| make_error("requested", e))?;
+    Ok((cert.pem(), ca_pem))
 }
 
 fn leaves(pki: &Path, sans: &[String]) -> Result<(), PkiError> {
@@ -486,6 +512,25 @@ mod tests {
         let middle = crate::cert::Certificate::from_pem(&middle).unwrap();
         let own = crate::cert::Certificate::from_pem(pem.as_bytes()).unwrap();
         assert!(own.is_signed_by(&middle));
+
+        // The same for somebody who signs images: for nothing but that.
+        let pem = sign_image_signer(dir.path(), &request, "the image builder").unwrap();
+        let parts: Vec<_> = x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes())
+            .map(Result::unwrap)
+            .collect();
+        let [own, between] = parts.as_slice() else {
+            panic!("{pem}");
+        };
+        let (own, between) = (own.parse_x509().unwrap(), between.parse_x509().unwrap());
+        assert!(own.subject().to_string().contains("CN=the image builder"));
+        assert_eq!(own.issuer(), between.subject());
+        let usage = own.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.code_signing && !usage.server_auth && !usage.client_auth && !usage.any);
+        assert!(!own.is_ca() && between.is_ca());
+        for name in ["", " ", "a\nb"] {
+            let refused = sign_image_signer(dir.path(), &request, name);
+            assert!(matches!(refused, Err(PkiError::Request(_))), "{refused:?}");
+        }
 
         let other = csr(&rcgen::PKCS_ECDSA_P384_SHA384, "x");
         let mut changed = request.clone().into_bytes();

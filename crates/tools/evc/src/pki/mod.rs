@@ -23,7 +23,9 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
 
-pub use make::{InitOptions, Made, init, new_onboarding, renew, rotate, sign_device};
+pub use make::{
+    InitOptions, Made, init, new_onboarding, renew, rotate, sign_device, sign_image_signer,
+};
 
 use crate::envelope::{self, Signer};
 

@@ -66,6 +66,12 @@ pub struct Image {
     /// Size of the file.
     #[serde(default, skip_serializing_if = "is_default")]
     pub size: Size,
+    /// Signature of the file (`openssl dgst -sha256 -sign`), base64; then devices use it only if it is good.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub signature: String,
+    /// Whose signature: certificate of the signer, then those between it and the devices' root, PEM.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub signer: String,
 }
 
 /// Format of an image.

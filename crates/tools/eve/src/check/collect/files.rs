@@ -8,7 +8,8 @@ use std::{
     time::Instant,
 };
 
-use controller::{ConfigPartition, ControllerCerts, SigningRoots, SoftwareKey, pem};
+use chain::{SigningRoots, pem};
+use controller::{ConfigPartition, ControllerCerts, SoftwareKey};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -176,10 +177,13 @@ fn chain(root: &Path, now: Timestamp) -> Fact<()> {
     };
     let file = root.join("config/root-certificate.pem");
     let roots = match fs::read(&file) {
-        Ok(pem) => SigningRoots::from_pem(&pem),
+        Ok(pem) => match SigningRoots::from_pem(&pem) {
+            Ok(roots) => roots,
+            Err(error) => return Fact::Failed(error.to_string()),
+        },
         Err(error) => return of(&file, &error),
     };
-    match roots.and_then(|roots| ControllerCerts::verify(&bytes, &roots, now)) {
+    match ControllerCerts::verify(&bytes, &roots, now) {
         Ok(_) => Fact::Known(()),
         Err(error) => Fact::Failed(chained(&error)),
     }

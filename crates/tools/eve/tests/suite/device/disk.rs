@@ -52,7 +52,7 @@ pub(crate) fn write(d: &Device, root: &Path) {
         domain_configs: DOMAIN_CONFIG, content_trees: CONTENT_TREE_STATUS, blobs: BLOB_STATUS,
         volumes: VOLUME_STATUS, volume_ref_statuses: VOLUME_REF_STATUS,
         download_configs: DOWNLOADER_CONFIG, verify_configs: VERIFY_IMAGE_CONFIG,
-        disk: DISK_METRIC, downloads: DOWNLOADER_STATUS, verifications: VERIFY_IMAGE_STATUS,
+        disk: DISK_METRIC, downloads: DOWNLOADER_STATUS, verifications: VERIFY_IMAGE_STATUS, signatures: SIGNATURE_STATUS,
         domains: DOMAIN_STATUS, capabilities: CAPABILITIES,
         network_instances: NETWORK_INSTANCE_STATUS, app_networks: APP_NETWORK_STATUS,
         journal: DELIVERY_JOURNAL, node: NODE_AGENT_STATUS,

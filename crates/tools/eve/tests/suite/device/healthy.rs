@@ -162,6 +162,7 @@ fn content(d: &mut Device) {
             format: ImageFormat::Qcow2,
             sha256: digest(),
             max_download_bytes: 60 << 20,
+            signature: None,
             fault: None,
         },
     );

@@ -38,6 +38,20 @@ pub fn first_certificate(pem: &[u8]) -> Result<CertificateDer<'static>, PemError
     CertificateDer::from_pem_slice(pem).map_err(|error| PemError::NoCertificate(error.to_string()))
 }
 
+/// Every certificate of a PEM text, in DER; none is no error.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| PemError::NoCertificate(error.to_string()))
+}
+
+/// Whose it is, as it says: `CN=..., O=...`.
+pub fn subject(der: &[u8]) -> Result<String, PemError> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| PemError::NotX509(error.to_string()))?;
+    Ok(certificate.subject().to_string())
+}
+
 /// The certificate's public key.
 pub fn public_key(der: &[u8]) -> Result<PublicKey, PemError> {
     let (_, certificate) =
@@ -79,7 +93,7 @@ pub fn not_after(der: &[u8]) -> Result<i64, PemError> {
 }
 
 /// SHA-256.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut digest = [0; 32];
     digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
     digest
