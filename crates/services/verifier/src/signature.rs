@@ -1,7 +1,7 @@
 //! Whether an image's signature counts. Pure.
 //!
 //! What is signed is the whole file, by ECDSA with SHA-256; the digest is known before a byte of it is here, so the
-//! signature is judged first and nothing is fetched in vain (`docs/decisions/107-image-signatures.md`).
+//! signature is judged first and nothing is fetched in vain (`docs/decisions/109-image-signatures.md`).
 
 use chain::{
     ChainError, Flaw, PemError, PublicKey, Purpose, RootsError, SigningRoots, When,

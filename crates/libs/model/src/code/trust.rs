@@ -32,7 +32,7 @@ macro_rules! with_trust {
             "The signer's certificate does not lead to a root in /config/root-certificate.pem, has ended, or is not for signing code.",
             "The signer's key is not on the curve P-256.",
         ],
-        remedy: "Sign the file again (`openssl dgst -sha256 -sign KEY -out FILE.sig FILE`) and give the controller the signature with the signer's certificate and those between it and the root (docs/decisions/107-image-signatures.md). Judged again when the config changes.",
+        remedy: "Sign the file again (`openssl dgst -sha256 -sign KEY -out FILE.sig FILE`) and give the controller the signature with the signer's certificate and those between it and the root (docs/decisions/109-image-signatures.md). Judged again when the config changes.",
         properties: [],
     }
     CipherKey = "cipher.key" {

@@ -150,7 +150,7 @@ const LONGEST_PEM: usize = 64 << 10;
 const LONGEST_SIGNATURE: usize = 1 << 10;
 
 /// Who vouches for an image. The certificates are those in the config: nothing is fetched before somebody vouches for it
-/// (`docs/decisions/107-image-signatures.md`).
+/// (`docs/decisions/109-image-signatures.md`).
 fn signature(from: &SignatureInfo) -> Result<Option<ImageSignature>, Problem> {
     let SignatureInfo {
         intercertsurl,
