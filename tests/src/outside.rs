@@ -21,6 +21,7 @@ mod lives;
 mod member;
 mod site;
 mod store;
+mod tpm;
 mod wire;
 
 pub use fault::Fault;
@@ -29,3 +30,4 @@ pub use lives::Lives;
 pub use member::{Member, ground, network};
 pub use site::Site;
 pub use store::{Ill, Store};
+pub use tpm::{memory_tpm, without_tpm};

@@ -14,23 +14,16 @@ use std::{
 
 use agent::{Boot, Clock};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bus::{Bus, Rows};
+use bus::Rows;
 use controller::KeyFiles;
 use jiff::Timestamp;
 use model::{
-    security::{EdgeNodeCert, EdgeNodeCertKind},
-    topics::{
-        APP_INSTANCE_CONFIG, CIPHER_CONTEXT, DATASTORE_CONFIG, EDGE_NODE_CERT, VOLUME_STATUS,
-    },
+    topics::{APP_INSTANCE_CONFIG, CIPHER_CONTEXT, DATASTORE_CONFIG, VOLUME_STATUS},
     vault::{DOWNLOADS, VERIFIED},
     volume::VolumePhase,
 };
-use scenarios::outside::{Front, Lives, Site, Store, ground};
+use scenarios::outside::{Front, Lives, Site, Store, ground, memory_tpm};
 use sha2::{Digest as _, Sha256};
-use tpm::{
-    CertificateKind, MemoryTpm, SoftKey,
-    identity::{certificate_by, system_random},
-};
 use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _};
 
 /// In every secret.
@@ -81,37 +74,6 @@ fn holds_canary(bytes: &[u8]) -> bool {
         .any(|word| bytes.windows(word.len()).any(|w| w == word.as_bytes()))
 }
 
-/// The device's further key and its certificate, as tpmmgr makes them.
-fn exchange_key(config: &Path, bus: &Bus) -> MemoryTpm {
-    let device_pem = fs::read_to_string(config.join("device.cert.pem")).unwrap();
-    let device = SoftKey::from_pem(&fs::read_to_string(config.join("device.key.pem")).unwrap());
-    let device = device.unwrap();
-    let exchange = SoftKey::from_bytes(&[9; 32]).unwrap();
-    let pem = certificate_by(
-        &device,
-        &device_pem,
-        CertificateKind::Ecdh,
-        &exchange.point(),
-        Timestamp::now(),
-        &mut system_random,
-    )
-    .unwrap();
-    let tpm = MemoryTpm::new(device.clone(), exchange, device);
-    tpm.certify(CertificateKind::Ecdh, pem.clone());
-    let hash = hex::encode(&Sha256::digest(&pem)[..16]);
-    let row = EdgeNodeCert {
-        kind: EdgeNodeCertKind::Ecdh,
-        pem,
-        hash: hash.clone(),
-        is_tpm: false,
-        public_area: String::new(),
-    };
-    let mut keeper = bus.acting_as("tpmmgr").publisher(&EDGE_NODE_CERT).unwrap();
-    keeper.publish(&hash, &row).unwrap();
-    keeper.set_ready().unwrap();
-    tpm
-}
-
 /// Everything in a support bundle.
 fn bundle(root: &Path) -> Vec<u8> {
     let out = root.with_extension("tar.gz");
@@ -158,7 +120,7 @@ async fn trust_secrets_are_found_nowhere_on_the_way() {
     let front = Front::before(site.address, &site.pki(), clock.clone()).await;
     let config = root.join("config");
     site.partition(&config, front.address);
-    let tpm = exchange_key(&config, &bus);
+    let tpm = memory_tpm(&config, &bus);
     let boot = Boot {
         root: root.clone(),
         bus: bus.clone(),
@@ -166,9 +128,13 @@ async fn trust_secrets_are_found_nowhere_on_the_way() {
         dry_run: false,
     };
     let keys = Arc::new(KeyFiles::of(&config));
-    let exchange = Arc::new(tpm::DeviceExchange(Arc::new(tpm)));
+    let exchange = Arc::new(tpm::DeviceExchange(Arc::new(tpm.clone())));
     let mut lives = Lives::new(&bus, clock, hand);
-    lives.start::<zedagent::Zedagent, _>(zedagent::world::Evc::open(&boot, keys.clone()));
+    lives.start::<zedagent::Zedagent, _>(zedagent::world::Evc::open(
+        &boot,
+        keys.clone(),
+        Arc::new(tpm.clone()),
+    ));
     lives.start::<reporter::Reporter, _>(reporter::world::Evc::open(&boot, keys));
     lives.start::<zedmanager::Zedmanager, _>(zedmanager::world::BusOnly);
     let shell = downloader::Shell::at(root.clone()).with_exchange(exchange);

@@ -25,7 +25,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::Rig;
-use crate::outside::{Front, Ill, Lives, Site, Store, ground};
+use crate::outside::{Front, Ill, Lives, Site, Store, ground, without_tpm};
 
 /// Persistent topics whose rows stay while what they are about stays.
 const LASTING: [(&str, &str); 6] = [
@@ -166,7 +166,11 @@ impl<'a> Life<'a> {
         let store = LogStore::at(places.newlog.clone());
         let logs = Logs::open(places, store, clock.clone(), evc).unwrap();
         let mut lives = Lives::new(&bus, clock.clone(), hand);
-        lives.start::<zedagent::Zedagent, _>(zedagent::world::Evc::open(&boot(), keys()));
+        lives.start::<zedagent::Zedagent, _>(zedagent::world::Evc::open(
+            &boot(),
+            keys(),
+            without_tpm(),
+        ));
         lives.start::<reporter::Reporter, _>(reporter::world::Evc::open(&boot(), keys()));
         lives.start::<newlogd::Newlogd, _>(logs);
         lives.start::<zedmanager::Zedmanager, _>(zedmanager::world::BusOnly);

@@ -26,9 +26,10 @@ use newlogd::{
 use reporter::Reporter;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tpm::MemoryTpm;
 use zedagent::Zedagent;
 
-use super::{Lives, Site};
+use super::{Lives, Site, memory_tpm, without_tpm};
 
 /// The application whose state is reported.
 const APP: &str = "00000000-0000-4000-8000-00000000000a";
@@ -36,6 +37,7 @@ const APP: &str = "00000000-0000-4000-8000-00000000000a";
 /// A device.
 pub struct Member {
     root: TempDir,
+    tpm: Arc<MemoryTpm>,
     /// Its bus.
     pub bus: Bus,
     /// Its services.
@@ -61,11 +63,22 @@ impl Member {
         say(&bus, &CONFIG_ITEMS, "global", items);
         let mut member = Self {
             lives: Lives::new(&bus, clock, hand),
+            tpm: without_tpm(),
             bus,
             root,
         };
         member.restart();
         member
+    }
+
+    /// A new device that has a TPM.
+    pub fn with_tpm(site: &Site, server: SocketAddr) -> (Self, MemoryTpm) {
+        let mut member = Self::new(site, server);
+        let tpm = memory_tpm(&member.config(), &member.bus);
+        member.tpm = Arc::new(tpm.clone());
+        // Nothing has begun yet that knows the other one.
+        member.restart();
+        (member, tpm)
     }
 
     /// New processes of all services.
@@ -77,8 +90,11 @@ impl Member {
             dry_run: false,
         };
         let keys = || Arc::new(KeyFiles::of(&boot.path("/config")));
-        self.lives
-            .start::<Zedagent, _>(zedagent::world::Evc::open(&boot, keys()));
+        self.lives.start::<Zedagent, _>(zedagent::world::Evc::open(
+            &boot,
+            keys(),
+            self.tpm.clone(),
+        ));
         self.lives
             .start::<Reporter, _>(reporter::world::Evc::open(&boot, keys()));
         let places = Places {

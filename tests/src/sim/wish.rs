@@ -36,6 +36,8 @@ pub struct Wish {
     pub foreign: bool,
     /// Bumped when every report is wanted again.
     pub epoch: i64,
+    /// Nothing new is to be taken on.
+    pub maintenance: bool,
     /// Configuration properties.
     pub items: BTreeMap<String, String>,
 }
@@ -243,6 +245,7 @@ impl Wish {
             "shutdown": {"counter": self.shutdown},
             "controllerEpoch": self.epoch.to_string(),
             "configItems": items,
+            "maintenanceMode": self.maintenance,
         });
         serde_json::from_value(config).unwrap()
     }

@@ -191,6 +191,11 @@ pub const ITEMS: &[ItemSpec] = &[
         false,
         "Start guests even if memory may become scarce.",
     ),
+    ItemSpec {
+        name: "maintenance.mode",
+        kind: ItemKind::TriState { default: "none" },
+        help: "Take on no new application and no other base OS: enabled; disabled: whatever else asks for it; none: when the config or the device itself has a reason.",
+    },
     text(
         "vault.allow.clean",
         "",

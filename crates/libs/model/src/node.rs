@@ -1,5 +1,7 @@
 //! The device as a whole: onboarding, contact with the controller, reboots.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +78,41 @@ pub enum AttestPhase {
     Complete,
 }
 
+/// Why the device takes on nothing new, EVE's `MaintenanceModeReason`: no application that never ran, no other base
+/// OS. What runs goes on, and the config is fetched as always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum MaintenanceReason {
+    /// The controller's config, or the property `maintenance.mode`.
+    UserRequested,
+    /// The vault does not open.
+    VaultLockedUp,
+    /// `/persist` has no room left for applications.
+    LowDiskSpace,
+    /// The device's keys can't be used.
+    TpmEncFailure,
+    /// The TPM does not attest.
+    TpmQuoteFailure,
+    /// The controller does not take the certificates of the device's keys.
+    EdgeNodeCertsRefused,
+    /// Of another version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for MaintenanceReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UserRequested => "it was asked for",
+            Self::VaultLockedUp => "the vault does not open",
+            Self::LowDiskSpace => "the disk is full",
+            Self::TpmEncFailure => "the device's keys can't be used",
+            Self::TpmQuoteFailure => "the TPM does not attest",
+            Self::EdgeNodeCertsRefused => "the controller does not take the device's certificates",
+            Self::Unknown => "for a reason of another version",
+        })
+    }
+}
+
 /// How the last config was got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ConfigSource {
@@ -116,6 +153,12 @@ pub struct ZedAgentStatus {
     /// Bumped by the controller when it wants every report again.
     #[serde(default)]
     pub controller_epoch: i64,
+    /// The config asks for maintenance mode.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub maintenance_mode: bool,
+    /// What in the conversation with the controller calls for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<MaintenanceReason>,
     /// Certificates of the controller that end soon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ending_certs: Vec<EndingCert>,
@@ -255,4 +298,7 @@ pub struct NodeAgentStatus {
     /// The operation being carried out.
     #[serde(default)]
     pub operation: Option<DeviceOperation>,
+    /// Why the device is in maintenance mode; empty when it is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<MaintenanceReason>,
 }

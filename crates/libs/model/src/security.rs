@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::Fault,
     id::{Digest, ParseIdError},
+    node::MaintenanceReason,
 };
 
 /// What a controller's certificate is for, EVE's `ZCertType`.
@@ -166,6 +167,25 @@ pub struct EdgeNodeCert {
     pub public_area: String,
 }
 
+/// What is measured into a register of a TPM, as firmware and EVE do it.
+pub fn component_of_pcr(pcr: u32) -> &'static str {
+    match pcr {
+        0 => "firmware",
+        1 => "firmware settings",
+        2 => "option ROMs",
+        3 => "settings of option ROMs",
+        4 => "bootloader",
+        5 => "partition table",
+        6 => "events of the platform",
+        7 => "secure boot keys and state",
+        8 => "bootloader commands and kernel parameters",
+        9 => "kernel and files that the bootloader read",
+        13 => "root file system",
+        14 => "configuration partition",
+        _ => "further measurements",
+    }
+}
+
 /// Who keeps the device's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum KeyKeeper {
@@ -176,18 +196,6 @@ pub enum KeyKeeper {
     Tpm,
     /// A file: the device was installed without a TPM. Whoever copies the file is the device.
     Software,
-}
-
-/// Why the device takes on nothing new, as far as its keys are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TpmMaintenance {
-    /// The keys can't be used.
-    TpmEncFailure,
-    /// The TPM can't attest.
-    TpmQuoteFailure,
-    /// Of another version.
-    #[serde(other)]
-    Unknown,
 }
 
 /// Who keeps the keys and how that is. Topic `tpmmgr/TpmSanityStatus`, key `global`.
@@ -208,7 +216,7 @@ pub struct TpmSanityStatus {
     pub firmware: String,
     /// Why the device takes on nothing new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub maintenance: Option<TpmMaintenance>,
+    pub maintenance: Option<MaintenanceReason>,
     /// What is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,

@@ -21,6 +21,9 @@ const NODES: &[&str] = &["/dev/kvm", "/dev/net/tun", "/dev/vhost-net"];
 /// The TPM through the kernel's resource manager.
 const TPM: &str = "/dev/tpmrm0";
 
+/// The firmware's log of what it measured into the TPM: root's alone, as the kernel makes it.
+const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+
 /// For the group only.
 const MODE: u32 = 0o660;
 
@@ -42,13 +45,13 @@ fn failed<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl Fn(E) -> 
     }
 }
 
-/// Hands the TPM to the keeper of the keys, and to nobody else. In the lab the machine's own stays as it is.
-fn keep(node: &Path) -> Result<(), DeviceError> {
+/// Hands what is the TPM's to the keeper of the keys, and to nobody else. In the lab the machine's own stays as it is.
+fn keep(node: &Path, mode: u32) -> Result<(), DeviceError> {
     if !node.exists() {
         return Ok(());
     }
     chown(node, ids::service_uid(ids::KEEPER), None).map_err(failed("give to its keeper", node))?;
-    fs::set_permissions(node, PermissionsExt::from_mode(0o600))
+    fs::set_permissions(node, PermissionsExt::from_mode(mode))
         .map_err(failed("set the mode of", node))
 }
 
@@ -71,7 +74,8 @@ pub(crate) fn share(root: &Path) -> Result<(), DeviceError> {
         })
         .collect();
     if root == Path::new("/") {
-        keep(Path::new(TPM))?;
+        keep(Path::new(TPM), 0o600)?;
+        keep(Path::new(EVENT_LOG), 0o400)?;
     }
     if nodes.is_empty() {
         return Ok(());

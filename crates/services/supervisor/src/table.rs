@@ -130,6 +130,8 @@ pub const SERVICES: &[Service] = &[
     Service {
         name: "tpmmgr",
         groups: &[ids::KEYS_GID],
+        // What the firmware measured.
+        read: &[At::Root("sys/kernel/security/tpm0")],
         write: &[
             At::Root("config"),
             At::Root("persist/certs"),
@@ -158,7 +160,8 @@ pub const SERVICES: &[Service] = &[
         name: "zedagent",
         network: Network::Internet,
         after: &["tpmmgr", "nim", "nodeagent"],
-        read: &[At::Root("config")],
+        // Also what the firmware tells of itself.
+        read: &[At::Root("config"), At::Root("sys/class/dmi/id")],
         write: &[At::Root("persist/checkpoint")],
         memory_mib: 256,
         ..PLAIN

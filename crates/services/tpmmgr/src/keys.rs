@@ -24,8 +24,8 @@ use crate::plan::{Actual, Prepared, trouble_now};
 use crate::store::{Store, StoreError, is_slot};
 use crate::trouble;
 
-/// Longest event log that is sent.
-const LONGEST_LOG: u64 = 4 << 20;
+/// Longest event log that is sent: ten times as long as any, and short enough for an answer.
+const LONGEST_LOG: u64 = 2 << 20;
 
 /// The keys of the device below a root. Cheap to clone.
 #[derive(Clone)]
@@ -57,7 +57,7 @@ impl Keys {
     pub fn below(root: &std::path::Path, tcti: Tcti, clock: Clock) -> std::io::Result<Self> {
         Ok(Self(Arc::new(Inside {
             config: root.join("config"),
-            event_log: "/sys/kernel/security/tpm0/binary_bios_measurements".into(),
+            event_log: root.join("sys/kernel/security/tpm0/binary_bios_measurements"),
             store: Store::below(root),
             chip: Chip::start(tcti.clone())?,
             tcti,

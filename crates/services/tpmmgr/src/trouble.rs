@@ -1,7 +1,7 @@
 //! From what the TPM said to what others are told. Pure.
 
 use jiff::Timestamp;
-use model::{code::Code, security::TpmMaintenance};
+use model::{code::Code, node::MaintenanceReason};
 use tpm::{TpmError, Trouble, TroubleKind};
 
 use crate::chip::{ChipError, ChipState};
@@ -19,14 +19,14 @@ pub fn code(kind: TroubleKind) -> Code {
 }
 
 /// Why the device takes on nothing new because of it.
-pub fn maintenance(kind: TroubleKind) -> Option<TpmMaintenance> {
+pub fn maintenance(kind: TroubleKind) -> Option<MaintenanceReason> {
     match kind {
         // At every start; and keys without a password go on working in a lock-out.
         TroubleKind::Starting | TroubleKind::Lockout => None,
         TroubleKind::Dead | TroubleKind::Missing | TroubleKind::Keys => {
-            Some(TpmMaintenance::TpmEncFailure)
+            Some(MaintenanceReason::TpmEncFailure)
         }
-        TroubleKind::NoSha256 => Some(TpmMaintenance::TpmQuoteFailure),
+        TroubleKind::NoSha256 => Some(MaintenanceReason::TpmQuoteFailure),
     }
 }
 

@@ -32,6 +32,9 @@ pub(crate) const LAST: &str = "lastconfig";
 /// The config that proved itself.
 pub(crate) const BACKUP: &str = "lastconfig.bak";
 
+/// The PCRs that the controller accepted the last time.
+pub(crate) const ACCEPTED: &str = "acceptedpcrs.json";
+
 impl Checkpoint {
     pub(crate) fn new(dir: PathBuf) -> Self {
         let reserve = Reserve::new(dir.clone(), "config", RESERVED, RESERVED_SIZE);

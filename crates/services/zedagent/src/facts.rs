@@ -2,15 +2,20 @@
 //! answer changes that. Pure: the world stores a [`Facts`] and calls these steps.
 //!
 //! ```text
-//! attestation (without a TPM the quote is empty; the controller decides whether that will do)
+//! attestation (without a TPM the quote is empty, and the controller decides whether that will do)
 //!
 //!   SendCerts --> AskNonce --> SendQuote(nonce) --> Complete(token)
-//!       ^                          |                    |
-//!       +--- Pause(until) <--------+--------------------+
+//!       ^             ^            |                    |
+//!       +-------------+--- Pause <-+--------------------+
 //!                 refused: 15 s ...    config answered 403
 //! ```
+//!
+//! A controller that expected another nonce, or lacks the quote key's certificate, gets at once what it lacks; one
+//! that refuses again, or does not trust what was measured, is asked again after a pause.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+mod attest;
+
+use std::{sync::Arc, time::Duration};
 
 use api::config::{ConfigResponse, EdgeDevConfig};
 use jiff::Timestamp;
@@ -18,15 +23,13 @@ use model::{
     code::Code,
     fault::Fault,
     id::{DeviceId, Digest},
-    node::{AttestPhase, ConfigSource},
+    node::ConfigSource,
     security::ControllerCert,
-    vault::EncryptedVaultKey,
 };
 
-use crate::translate::{Translated, timestamp, translate};
+pub use attest::{Again, Attest, AttestStep, Judgement};
 
-/// Pause before attestation begins anew; twice as long after each further refusal, eight minutes at most.
-pub const ATTEST_PAUSE: Duration = Duration::from_secs(15);
+use crate::translate::{Translated, timestamp, translate};
 
 /// Everything known.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -70,6 +73,8 @@ pub struct Facts {
     pub unsaved: Option<Fault>,
     /// When the controller last answered anything.
     pub last_contact: Option<Timestamp>,
+    /// The device was in maintenance mode when that was last looked at.
+    pub in_maintenance: bool,
 }
 
 /// The CONFIG partition as far as decisions go.
@@ -103,86 +108,6 @@ pub struct Name {
     pub device: DeviceId,
     /// Manufacturer and product, empty if it does not say.
     pub hardware_model: String,
-}
-
-/// Attestation: which round, and which step of it is next.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attest {
-    /// Counts beginnings, so that each is another action.
-    pub round: u32,
-    /// Refusals since the controller last gave a config for a token: pauses grow with them.
-    pub refusals: u32,
-    /// The last try did not lead to a token. The controller may not insist on one.
-    pub in_vain: bool,
-    /// Hashes of the certificates that the controller has; none when it was not told since it knows the device.
-    pub certs_sent: Option<BTreeSet<String>>,
-    /// What the controller keeps of the vault's key; `None` while it has not said since we started.
-    pub vault_key: Option<Option<EncryptedVaultKey>>,
-    /// SHA-256 of the vault's key that the controller was given to keep since we started.
-    pub escrowed: Option<String>,
-    /// Why attestation began anew: the config was refused. It is asked for again when there is a token.
-    pub barred: Option<Fault>,
-    /// Next step.
-    pub step: AttestStep,
-}
-
-/// A step of the attestation.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum AttestStep {
-    /// Send the device's certificates.
-    #[default]
-    SendCerts,
-    /// Ask for a nonce.
-    AskNonce,
-    /// Send a quote over this nonce.
-    SendQuote(Vec<u8>),
-    /// The controller gave this integrity token.
-    Complete(Vec<u8>),
-    /// Begin anew at this uptime.
-    Pause(Duration),
-}
-
-impl Attest {
-    /// The state for people.
-    pub fn phase(&self) -> AttestPhase {
-        match self.step {
-            AttestStep::SendCerts => AttestPhase::SendCerts,
-            AttestStep::AskNonce => AttestPhase::NonceWait,
-            AttestStep::SendQuote(_) => AttestPhase::AttestWait,
-            AttestStep::Complete(_) => AttestPhase::Complete,
-            AttestStep::Pause(_) => AttestPhase::RestartWait,
-        }
-    }
-
-    /// The integrity token, empty before there is one.
-    pub fn token(&self) -> &[u8] {
-        match &self.step {
-            AttestStep::Complete(token) => token,
-            AttestStep::SendCerts
-            | AttestStep::AskNonce
-            | AttestStep::SendQuote(_)
-            | AttestStep::Pause(_) => &[],
-        }
-    }
-
-    /// The controller wants it anew.
-    pub fn restart(&mut self, uptime: Duration) {
-        let pause = ATTEST_PAUSE * (1 << self.refusals.min(5));
-        self.refusals = self.refusals.saturating_add(1);
-        self.step = AttestStep::Pause(uptime + pause);
-    }
-
-    /// The controller gave a token.
-    pub fn complete(&mut self, token: Vec<u8>) {
-        self.in_vain = false;
-        self.step = AttestStep::Complete(token);
-    }
-
-    /// The pause is over.
-    pub fn resume(&mut self) {
-        self.round += 1;
-        self.step = AttestStep::SendCerts;
-    }
 }
 
 /// An answered request for the config.
@@ -276,6 +201,13 @@ impl Facts {
         }
     }
 
+    /// The device enters maintenance mode or leaves it. What it did not take on meanwhile is to come again.
+    pub fn maintained(&mut self, on: bool) {
+        if std::mem::replace(&mut self.in_maintenance, on) && !on {
+            self.received_hash.clear();
+        }
+    }
+
     /// Notes a config answer without news.
     pub fn unchanged(&mut self, asked: Asked, now: Timestamp) {
         self.asked = Some(asked);
@@ -354,7 +286,7 @@ impl Facts {
         }
         self.attest.restart(uptime);
         let pause = match self.attest.step {
-            AttestStep::Pause(until) => until.saturating_sub(uptime),
+            AttestStep::Pause { until, .. } => until.saturating_sub(uptime),
             _ => Duration::ZERO,
         };
         let next = fault.since.checked_add(pause).ok();
@@ -469,7 +401,7 @@ mod tests {
         for _ in 0..8 {
             facts.attest.complete(vec![1]);
             facts.forbidden(Duration::ZERO, refusal());
-            let AttestStep::Pause(until) = facts.attest.step else {
+            let AttestStep::Pause { until, .. } = facts.attest.step else {
                 panic!()
             };
             pauses.push(until.as_secs());
@@ -509,7 +441,7 @@ mod tests {
         for _ in 0..4 {
             facts.attest.restart(Duration::ZERO);
             facts.unchanged(asked.clone(), MOMENT.now);
-            if let AttestStep::Pause(until) = facts.attest.step {
+            if let AttestStep::Pause { until, .. } = facts.attest.step {
                 pauses.push(until.as_secs());
             }
         }
@@ -532,7 +464,10 @@ mod tests {
         facts.forbidden(Duration::from_secs(5), refusal());
         assert_eq!(
             facts.attest.step,
-            AttestStep::Pause(Duration::from_secs(20))
+            AttestStep::Pause {
+                until: Duration::from_secs(20),
+                then: Again::Certs
+            }
         );
         assert!(facts.attest.token().is_empty());
         let next = facts.attest.barred.as_ref().and_then(|fault| fault.next);

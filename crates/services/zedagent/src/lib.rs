@@ -2,9 +2,9 @@
 //!
 //! | | topics |
 //! |---|---|
-//! | reads | when known: `nim/DeviceNetworkStatus`, `nodeagent/NodeAgentStatus` (why the device booted), `vaultmgr/EncryptedVaultKeyFromDevice` (for the controller to keep), `tpmmgr/EdgeNodeCert` (what the controller encrypts to) |
+//! | reads | when known: `nim/DeviceNetworkStatus`, `nodeagent/NodeAgentStatus` (why the device booted, whether it takes on anything new), `vaultmgr/EncryptedVaultKeyFromDevice` (for the controller to keep), `tpmmgr/EdgeNodeCert` (what the controller encrypts to, and checks quotes with) |
 //! | writes | `OnboardingStatus`, `ControllerCert`, `ConfigItemValueMap` (persistent), `ZedAgentStatus`; once the controller has attested the device: `EncryptedVaultKeyFromController`; once there is a config: `CipherContext`, `DevicePortConfig`, `PhysicalIOAdapterList`, `DatastoreConfig`, `ContentTreeConfig`, `VolumeConfig`, `NetworkInstanceConfig`, `AppInstanceConfig` |
-//! | owns | `/persist/checkpoint/{controllercerts,controllercerts.bak,lastconfig,lastconfig.bak}`, `/run/zedagent/integrity_token` |
+//! | owns | `/persist/checkpoint/{controllercerts,controllercerts.bak,lastconfig,lastconfig.bak,acceptedpcrs.json}`, `/run/zedagent/integrity_token` |
 //!
 //! ```text
 //!  identity -> usable address -> controller's certificates -> register, UUID -> attestation -> config ... config
@@ -32,8 +32,11 @@ mod checkpoint;
 pub mod facts;
 mod failure;
 mod plan;
+mod proof;
 pub mod translate;
 pub mod world;
+
+use model::code::Code;
 
 pub use checkpoint::saved_config;
 pub use plan::{Desired, Report, Step, Zedagent};
@@ -42,6 +45,8 @@ pub use plan::{Desired, Report, Step, Zedagent};
 pub fn main() -> std::process::ExitCode {
     agent::run::<Zedagent, _, _, _>(|boot| async move {
         let keys = std::sync::Arc::new(controller::Keeper::of(&boot.root));
-        Ok(world::Evc::open(&boot, keys))
+        let tpm = tpm::Client::connect(&boot.root)
+            .map_err(|e| agent::Failure::of(Code::AttestQuote, "tpmmgr", &e))?;
+        Ok(world::Evc::open(&boot, keys, std::sync::Arc::new(tpm)))
     })
 }

@@ -95,6 +95,11 @@ pub enum Step {
         /// Who we are.
         device: DeviceId,
     },
+    /// Note that the device enters or leaves maintenance mode.
+    NoteMaintenance {
+        /// It enters.
+        on: bool,
+    },
     /// Begin attestation anew.
     ResumeAttest {
         /// Round that ended.
@@ -136,6 +141,7 @@ impl Action for Step {
             | Step::SendQuote { .. }
             | Step::ResumeAttest { .. } => "attestation",
             Step::StoreKey { .. } => "escrow of the vault key",
+            Step::NoteMaintenance { .. } => "maintenance mode",
             Step::FetchConfig { .. } => "config",
             Step::UseSaved { .. } => "saved config",
             Step::KeepAsBackup { .. } => "config checkpoint",
@@ -153,6 +159,7 @@ impl Action for Step {
             | Step::StoreKey { .. }
             | Step::FetchConfig { .. } => true,
             Step::LearnIdentity
+            | Step::NoteMaintenance { .. }
             | Step::ResumeAttest { .. }
             | Step::UseSaved { .. }
             | Step::KeepAsBackup { .. } => false,
@@ -180,6 +187,7 @@ impl Action for Step {
             },
             Step::FetchConfig { .. } => always(seconds(2), seconds(60)),
             Step::LearnIdentity
+            | Step::NoteMaintenance { .. }
             | Step::ResumeAttest { .. }
             | Step::UseSaved { .. }
             | Step::KeepAsBackup { .. } => Backoff::default(),

@@ -59,6 +59,8 @@ pub struct Translated {
     pub items: Vec<(String, String)>,
     /// Reboot and shutdown commands.
     pub operations: Vec<DeviceOperation>,
+    /// Nothing new is to be taken on.
+    pub maintenance_mode: bool,
     /// Bumped when every report is wanted again.
     pub controller_epoch: i64,
     /// Hash over the controller's certificates; a new one means to fetch them.
@@ -142,6 +144,7 @@ pub fn translate(
         .iter()
         .map(|item| (item.key.clone(), item.value.clone()))
         .collect();
+    to.maintenance_mode = config.maintenance_mode;
     to.controller_epoch = config.controller_epoch;
     to.certs_hash.clone_from(&config.controllercert_confighash);
     Ok(to)

@@ -22,6 +22,7 @@ use model::{
     security::{ControllerCert, ControllerCertKind},
 };
 use prost::Message;
+use tpm::Tpm;
 use tracing::warn;
 
 use crate::{
@@ -37,7 +38,10 @@ pub struct Evc {
     token_file: PathBuf,
     root: PathBuf,
     checkpoint: Checkpoint,
+    /// What the firmware tells of itself.
+    firmware: PathBuf,
     keys: Arc<dyn Keys>,
+    tpm: Arc<dyn Tpm>,
     clock: Clock,
     state: Mutex<State>,
 }
@@ -65,14 +69,17 @@ struct State {
 }
 
 impl Evc {
-    /// Everything is read when it is first needed: CONFIG may not be there yet, nor who keeps the `keys`.
-    pub fn open(boot: &Boot, keys: Arc<dyn Keys>) -> Self {
+    /// Everything is read when it is first needed: CONFIG may not be there yet, nor who keeps the `keys`. `tpm` is who
+    /// keeps them, and gives quotes.
+    pub fn open(boot: &Boot, keys: Arc<dyn Keys>, tpm: Arc<dyn Tpm>) -> Self {
         let evc = Self {
             config_dir: boot.path("/config"),
             token_file: boot.path("/run/zedagent/integrity_token"),
             root: boot.root.clone(),
             checkpoint: Checkpoint::new(boot.path("/persist/checkpoint")),
+            firmware: boot.path("/sys/class/dmi/id"),
             keys,
+            tpm,
             clock: boot.clock.clone(),
             state: Mutex::default(),
         };
@@ -513,8 +520,12 @@ impl World<Zedagent> for Evc {
             Step::Introduce { register, .. } => self.introduce(register).await,
             Step::SendCerts { certs, .. } => self.send_certs(&certs).await,
             Step::AskNonce { .. } => self.ask_nonce().await,
-            Step::SendQuote { .. } => self.send_quote().await,
+            Step::SendQuote { nonce, .. } => self.send_quote(&nonce).await,
             Step::StoreKey { key, token, .. } => self.store_key(&key, token).await,
+            Step::NoteMaintenance { on } => {
+                self.state().facts.maintained(on);
+                Ok(())
+            }
             Step::ResumeAttest { .. } => {
                 self.state().facts.attest.resume();
                 Ok(())

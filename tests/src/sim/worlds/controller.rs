@@ -222,6 +222,7 @@ impl World<Zedagent> for Controller {
                 answer.map_err(|refused| refused.failure("escrow of the vault key"))?;
                 self.facts().attest.escrowed = Some(key.sha256);
             }
+            Step::NoteMaintenance { on } => self.facts().maintained(on),
             Step::ResumeAttest { .. } => self.facts().attest.resume(),
             Step::FetchConfig {
                 number,

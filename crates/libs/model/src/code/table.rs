@@ -138,6 +138,15 @@ with_trust! {
         remedy: "Restart the application at the controller when it suits; until then the guest runs as it was started.",
         properties: [],
     }
+    AppDeferred = "app.deferred" {
+        meaning: "The device is in maintenance mode and takes on nothing new, so this application waits. What ran before goes on.",
+        causes: [
+            "Somebody asked for it: in the device's config, or by the property `maintenance.mode`.",
+            "The device has a reason of its own, which the message names: its disk, its vault or its TPM.",
+        ],
+        remedy: "End maintenance mode at the controller, or repair what the message names; the application then starts by itself. `maintenance.mode: disabled` takes on applications whatever the reason.",
+        properties: ["maintenance.mode"],
+    }
     DatastoreUnsupported = "datastore.unsupported" {
         meaning: "The device can't fetch from a datastore of this type.",
         causes: [

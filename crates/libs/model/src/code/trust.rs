@@ -75,7 +75,16 @@ macro_rules! with_trust {
             "The measured software is not what the controller expects: an update that it was not told of, or a change by somebody else.",
             "The controller does not know the device's attestation certificate.",
         ],
-        remedy: "Look at the device's attestation at the controller, and accept the new measurements if you know their reason. Retried by itself.",
+        remedy: "`evc attest show DEVICE` tells what changed; if you know the reason, `evc attest accept DEVICE` lets it in at its next try, eight minutes later at most.",
+        properties: [],
+    }
+    AttestQuote = "attest.quote" {
+        meaning: "The TPM gives no quote, so the device can't prove to its controller which software it runs. It never sends an empty proof instead.",
+        causes: [
+            "The TPM is dead, missing or locked out, or its SHA-256 bank of PCRs is switched off.",
+            "tpmmgr is restarting.",
+        ],
+        remedy: "`eve check` tells the state of the TPM; repair that. Tried again by itself; applications go on, and a controller that insists on a proof sends no config until there is one.",
         properties: [],
     }
     VaultKeeper = "vault.keeper" {

@@ -10,9 +10,9 @@ use api::info::{
 use model::{
     config_item::{ConfigItemValueMap, spec},
     domain::Accelerator,
-    node::{BootReason, DeviceOperationKind, DevicePhase, NodeAgentStatus},
+    node::{BootReason, DeviceOperationKind, DevicePhase, MaintenanceReason, NodeAgentStatus},
     port::{DevicePortConfigList, DpcEntry, PortAddressing, PortStatus},
-    security::{ControllerCertKind, EndingCert, KeyKeeper, TpmMaintenance, TpmSanityStatus},
+    security::{ControllerCertKind, EndingCert, KeyKeeper, TpmSanityStatus},
     vault::{UnlockMethod, VaultPhase, VaultStatus},
 };
 
@@ -97,7 +97,8 @@ pub(super) fn info(desired: &Desired, system: &System) -> Content {
             .collect(),
         hsm_status: hsm(desired.tpm.as_ref()).into(),
         hsm_info: desired.tpm.as_ref().map(hsm_text).unwrap_or_default(),
-        maintenance_mode_reasons: maintenance(desired.tpm.as_ref()),
+        maintenance_mode: !node.maintenance.is_empty(),
+        maintenance_mode_reasons: node.maintenance.iter().copied().map(maintenance).collect(),
         ..ZInfoDevice::default()
     };
     Content::new(ZInfoTypes::ZiDevice, InfoContent::Dinfo(dinfo), false)
@@ -197,13 +198,18 @@ fn hsm_text(tpm: &TpmSanityStatus) -> String {
     }
 }
 
-fn maintenance(tpm: Option<&TpmSanityStatus>) -> Vec<i32> {
-    let reason = match tpm.and_then(|tpm| tpm.maintenance) {
-        None | Some(TpmMaintenance::Unknown) => return Vec::new(),
-        Some(TpmMaintenance::TpmEncFailure) => MaintenanceModeReason::TpmEncryptionFailure,
-        Some(TpmMaintenance::TpmQuoteFailure) => MaintenanceModeReason::TpmQuoteFailure,
-    };
-    vec![reason.into()]
+fn maintenance(reason: MaintenanceReason) -> i32 {
+    match reason {
+        MaintenanceReason::UserRequested => MaintenanceModeReason::UserRequested,
+        MaintenanceReason::VaultLockedUp => MaintenanceModeReason::VaultLockedUp,
+        MaintenanceReason::LowDiskSpace => MaintenanceModeReason::LowDiskSpace,
+        MaintenanceReason::TpmEncFailure => MaintenanceModeReason::TpmEncryptionFailure,
+        MaintenanceReason::TpmQuoteFailure => MaintenanceModeReason::TpmQuoteFailure,
+        MaintenanceReason::EdgeNodeCertsRefused => MaintenanceModeReason::EdgeNodeCertsRefused,
+        // The protocol has no word for it.
+        MaintenanceReason::Unknown => MaintenanceModeReason::None,
+    }
+    .into()
 }
 
 fn is_going_down(node: &NodeAgentStatus) -> bool {
@@ -220,6 +226,9 @@ fn state(node: &NodeAgentStatus) -> ZDeviceState {
         .is_some_and(|o| o.kind != DeviceOperationKind::Reboot);
     match (&node.phase, power_off) {
         (DevicePhase::Onboarding, _) => ZDeviceState::ZdeviceStateBooting,
+        (DevicePhase::Online, _) if !node.maintenance.is_empty() => {
+            ZDeviceState::ZdeviceStateMaintenanceMode
+        }
         (DevicePhase::Online, _) => ZDeviceState::ZdeviceStateOnline,
         (DevicePhase::Halting { .. }, true) => ZDeviceState::ZdeviceStatePreparingPoweroff,
         (DevicePhase::ShutDown, _) => ZDeviceState::ZdeviceStatePreparedPoweroff,

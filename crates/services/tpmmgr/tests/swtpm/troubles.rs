@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use model::{code::Code, security::TpmMaintenance};
+use model::{code::Code, node::MaintenanceReason};
 use tpm::{Key, PcrSelection, Tpm as _, TpmError, TroubleKind};
 
 use crate::chip::Swtpm;
@@ -59,7 +59,7 @@ async fn a_tpm_that_is_killed_in_the_middle_is_a_fault_until_it_is_back() {
         wait(|| device.status().fault.is_some()).await;
         let status = device.status();
         assert_eq!(status.fault.unwrap().code, Code::TpmDead);
-        assert_eq!(status.maintenance, Some(TpmMaintenance::TpmEncFailure));
+        assert_eq!(status.maintenance, Some(MaintenanceReason::TpmEncFailure));
         assert!(!device.path("config/device.key.pem").exists());
         tpm.start();
         let after = device.healthy().await;
@@ -187,7 +187,7 @@ async fn a_tpm_without_its_sha256_bank_signs_and_does_not_attest() {
             assert_eq!(kind_of(&refused), Some(TroubleKind::NoSha256));
             wait(|| device.status().maintenance.is_some()).await;
             let status = device.status();
-            assert_eq!(status.maintenance, Some(TpmMaintenance::TpmQuoteFailure));
+            assert_eq!(status.maintenance, Some(MaintenanceReason::TpmQuoteFailure));
             assert_eq!(status.fault.unwrap().code, Code::TpmNoSha256);
         })
         .await;

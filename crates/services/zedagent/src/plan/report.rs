@@ -11,7 +11,7 @@ use model::{
     content::{ContentTreeConfig, DatastoreConfig},
     fault::Fault,
     network::NetworkInstanceConfig,
-    node::{ConfigSource, OnboardPhase, OnboardingStatus, ZedAgentStatus},
+    node::{ConfigSource, MaintenanceReason, OnboardPhase, OnboardingStatus, ZedAgentStatus},
     port::DevicePortConfig,
     security::{CipherContext, ControllerCert, ENDS_SOON, EndingCert},
     topics::{
@@ -203,11 +203,15 @@ fn status(turn: &Turn<'_, Zedagent>) -> ZedAgentStatus {
     let facts = turn.actual;
     let in_force = facts.in_force.as_deref();
     let content = in_force.map(|c| &c.content);
+    // A config that is refused for want of an attestation is not what went wrong.
+    let no_quote = turn.jobs.fault("attestation").cloned();
+    let no_quote = no_quote.filter(|fault| fault.code == Code::AttestQuote);
     let fault = facts
         .refused
         .clone()
+        .or_else(|| facts.attest.refused.clone().or(no_quote))
         .or_else(|| match facts.attest.step {
-            AttestStep::Pause(_) => facts.attest.barred.clone(),
+            AttestStep::Pause { .. } => facts.attest.barred.clone(),
             AttestStep::SendCerts
             | AttestStep::AskNonce
             | AttestStep::SendQuote(_)
@@ -228,9 +232,30 @@ fn status(turn: &Turn<'_, Zedagent>) -> ZedAgentStatus {
         attest: facts.attest.phase(),
         operations: content.map_or(Vec::new(), |c| c.operations.clone()),
         controller_epoch: content.map_or(0, |c| c.controller_epoch),
+        maintenance_mode: content.is_some_and(|c| c.maintenance_mode),
+        maintenance: maintenance(turn),
         ending_certs: ending(&facts.certs, turn.now),
         fault,
     }
+}
+
+/// What in the conversation with the controller calls for maintenance mode.
+fn maintenance(turn: &Turn<'_, Zedagent>) -> Vec<MaintenanceReason> {
+    let facts = turn.actual;
+    let mut reasons = Vec::new();
+    if facts.attest.no_quote {
+        reasons.push(MaintenanceReason::TpmQuoteFailure);
+    }
+    // A controller that gives no config either has another trouble than these certificates.
+    let config_works = facts
+        .in_force
+        .as_ref()
+        .is_some_and(|c| c.source == ConfigSource::Controller)
+        && turn.jobs.fault("config").is_none();
+    if facts.attest.certs_refused && config_works {
+        reasons.push(MaintenanceReason::EdgeNodeCertsRefused);
+    }
+    reasons
 }
 
 /// Those that people should replace. Intermediates last as long as the root.

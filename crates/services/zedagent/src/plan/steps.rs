@@ -60,6 +60,7 @@ pub(super) fn steps(
     {
         return;
     }
+    note_maintenance(turn, plan);
     fetch_certs(turn, plan);
     if facts.certs.is_empty() && !facts.v1 {
         return;
@@ -69,6 +70,16 @@ pub(super) fn steps(
         attest(turn, device, plan);
         escrow(turn, device, plan);
         fetch_config(turn, device, plan);
+    }
+}
+
+fn note_maintenance(turn: &Turn<'_, Zedagent>, plan: &mut Plan<Zedagent>) {
+    let Some(node) = &turn.desired.node else {
+        return;
+    };
+    let on = node.values().any(|node| !node.maintenance.is_empty());
+    if on != turn.actual.in_maintenance {
+        plan.actions.push(Step::NoteMaintenance { on });
     }
 }
 
@@ -159,7 +170,7 @@ fn attest(turn: &Turn<'_, Zedagent>, device: DeviceId, plan: &mut Plan<Zedagent>
                 });
             }
         }
-        AttestStep::Pause(until) => match until.checked_sub(turn.uptime) {
+        AttestStep::Pause { until, .. } => match until.checked_sub(turn.uptime) {
             Some(left) if !left.is_zero() => plan.wake_in(left),
             _ => plan.actions.push(Step::ResumeAttest { round }),
         },
@@ -189,9 +200,9 @@ fn certs(turn: &Turn<'_, Zedagent>) -> Result<Vec<EdgeNodeCert>, Duration> {
             _ => Ok(Vec::new()),
         };
     };
-    // Those of a TPM's other keys oblige to quotes.
-    let exchange = |cert: &&EdgeNodeCert| cert.kind == EdgeNodeCertKind::Ecdh;
-    Ok(rows.values().filter(exchange).cloned().collect())
+    // Those of another version have no place in the protocol that we speak.
+    let known = |cert: &&EdgeNodeCert| cert.kind != EdgeNodeCertKind::Unknown;
+    Ok(rows.values().filter(known).cloned().collect())
 }
 
 /// What tells sets of certificates apart.

@@ -2,9 +2,8 @@
 
 use agent::Failure;
 use api::attest::{
-    AttestStorageKeys, AttestStorageKeysResponseCode, AttestVersionInfo, AttestVersionType,
-    AttestVolumeKey, AttestVolumeKeyData, AttestVolumeKeyType, ZAttestQuote, ZAttestReq,
-    ZAttestReqType, ZAttestResponse, ZAttestResponseCode,
+    AttestStorageKeys, AttestStorageKeysResponseCode, AttestVolumeKey, AttestVolumeKeyData,
+    AttestVolumeKeyType, ZAttestReq, ZAttestReqType, ZAttestResponse, ZAttestResponseCode,
 };
 use api::{
     certs::{ZCert, ZCertMetaData, ZCertMetaDataType, ZCertType},
@@ -18,10 +17,19 @@ use model::{
 };
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
+use tpm::{Quote, TpmError, TroubleKind};
 use tracing::warn;
 
 use super::Evc;
-use crate::{facts::AttestStep, failure::of_call, plan::hashes};
+use crate::{
+    checkpoint::ACCEPTED,
+    facts::{AttestStep, Judgement},
+    failure::of_call,
+    plan::hashes,
+    proof::{self, Accepted, Versions},
+};
+
+const OBJECT: &str = "attestation";
 
 /// A certificate as the controller gets it, byte for byte: its hash is how secrets name it.
 fn wire(cert: &EdgeNodeCert) -> Option<ZCert> {
@@ -111,17 +119,13 @@ impl Evc {
         }
     }
 
-    async fn attest(&self, request: ZAttestReq) -> Result<ZAttestResponse, Failure> {
-        let object = "attestation";
-        let answer = self
-            .controller(object)?
-            .attest(&request)
-            .await
-            .map_err(|error| {
-                self.note_cert_miss(&error);
-                self.state().facts.attest.in_vain = true;
-                of_call(object, &error)
-            })?;
+    async fn ask(&self, request: &ZAttestReq) -> Result<ZAttestResponse, Refused> {
+        let controller = self.controller(OBJECT).map_err(Refused::Here)?;
+        let answer = controller.attest(request).await.map_err(|error| {
+            self.note_cert_miss(&error);
+            self.state().facts.attest.in_vain = true;
+            Refused::Controller(error)
+        })?;
         self.state().facts.last_contact = Some(self.clock.now());
         Ok(answer.value)
     }
@@ -132,9 +136,17 @@ impl Evc {
             certs: certs.iter().filter_map(wire).collect(),
             ..ZAttestReq::default()
         };
-        self.attest(request).await?;
+        let answer = self.ask(&request).await;
         let mut state = self.state();
         let attest = &mut state.facts.attest;
+        match answer {
+            Ok(_) => attest.certs_refused = false,
+            Err(refused) => {
+                // Other codes are about something else than what was sent.
+                attest.certs_refused |= matches!(refused.code(), Some(400 | 404 | 422));
+                return Err(refused.into());
+            }
+        }
         attest.certs_sent = Some(hashes(certs));
         if attest.step == AttestStep::SendCerts {
             attest.step = AttestStep::AskNonce;
@@ -147,62 +159,152 @@ impl Evc {
             req_type: ZAttestReqType::AttestReqNonce.into(),
             ..ZAttestReq::default()
         };
-        let response = self.attest(request).await?;
+        let response = self.ask(&request).await?;
         let nonce = response.nonce.map(|n| n.nonce).unwrap_or_default();
         if !(12..=32).contains(&nonce.len()) {
             let text = format!(
                 "the controller's nonce has {} bytes, not 12 to 32",
                 nonce.len()
             );
-            return Err(Failure::new(Code::AttestRefused, "attestation", text).transient());
+            return Err(Failure::new(Code::AttestRefused, OBJECT, text).transient());
         }
         self.state().facts.attest.step = AttestStep::SendQuote(nonce);
         Ok(())
     }
 
-    pub(super) async fn send_quote(&self) -> Result<(), Failure> {
-        let versions = vec![AttestVersionInfo {
-            version_type: AttestVersionType::Eve.into(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }];
-        let quote = ZAttestQuote {
-            versions,
-            ..ZAttestQuote::default()
+    /// A quote by the TPM, or none where the device was installed without one. A TPM that gives none now is no reason
+    /// to send none: the controller would take that for a device without a TPM.
+    async fn quote(&self, nonce: &[u8]) -> Result<Option<Quote>, Failure> {
+        let (quote, no_quote) = match self.tpm.quote(nonce, true).await {
+            Ok(quote) => (Ok(Some(quote)), false),
+            Err(TpmError::NeedsTpm) => (Ok(None), false),
+            Err(error) => {
+                let failure = Failure::of(Code::AttestQuote, OBJECT, &error);
+                let failure = failure.transient_if(error.is_transient());
+                (Err(failure), !is_passing(&error))
+            }
         };
-        let request = ZAttestReq {
-            req_type: ZAttestReqType::AttestReqQuote.into(),
-            quote: Some(quote),
-            ..ZAttestReq::default()
-        };
-        let response = self.attest(request).await?;
+        let mut state = self.state();
+        let attest = &mut state.facts.attest;
+        attest.no_quote = no_quote;
+        // The controller may give a config all the same.
+        attest.in_vain |= quote.is_err();
+        quote
+    }
+
+    pub(super) async fn send_quote(&self, nonce: &[u8]) -> Result<(), Failure> {
+        let quote = self.quote(nonce).await?;
+        let pcrs = quote.as_ref().map(|quote| proof::accepted(&quote.pcrs));
+        let response = self.ask(&proof::request(quote, &self.versions())).await?;
         let verdict = response.quote_resp.unwrap_or_default();
-        let uptime = self.clock.uptime();
-        match ZAttestResponseCode::try_from(verdict.response) {
+        let judgement = match ZAttestResponseCode::try_from(verdict.response) {
             Ok(ZAttestResponseCode::Success) => {
                 if let Err(error) = durable::write(&self.token_file, &verdict.integrity_token) {
                     warn!(%error, "integrity token is not kept across a restart");
                 }
+                self.keep_accepted(pcrs.as_ref());
                 let mut state = self.state();
                 let attest = &mut state.facts.attest;
                 attest.vault_key = Some(verdict.keys.iter().find_map(vault_key));
                 attest.complete(verdict.integrity_token);
-                Ok(())
+                return Ok(());
             }
-            code => {
-                let mut state = self.state();
-                state.facts.attest.in_vain = true;
-                state.facts.attest.restart(uptime);
-                let word = code.map_or_else(
-                    |_| verdict.response.to_string(),
-                    |c| c.as_str_name().to_owned(),
-                );
-                Err(Failure::new(
-                    Code::AttestRefused,
-                    "attestation",
-                    format!("the controller answered {word}"),
-                )
-                .transient())
-            }
+            Ok(ZAttestResponseCode::NonceMismatch) => Judgement::NonceMismatch,
+            Ok(ZAttestResponseCode::NoCertFound) => Judgement::NoCert,
+            Ok(ZAttestResponseCode::QuoteFailed) => Judgement::Failed,
+            Ok(ZAttestResponseCode::Invalid) | Err(_) => Judgement::Other(verdict.response),
+        };
+        let differs = match (&judgement, &pcrs) {
+            (Judgement::Failed, Some(pcrs)) => proof::differences(pcrs, &self.accepted()),
+            (Judgement::NonceMismatch | Judgement::NoCert | Judgement::Other(_), _)
+            | (Judgement::Failed, None) => Vec::new(),
+        };
+        warn!(?judgement, ?differs, "the controller refuses the quote");
+        let moment = self.moment();
+        // When it is tried again is decided by what it said, not by the failure of a step.
+        self.state()
+            .facts
+            .attest
+            .judged(&judgement, differs, moment);
+        Ok(())
+    }
+
+    /// PCRs as the controller accepted them the last time.
+    fn accepted(&self) -> Accepted {
+        self.checkpoint
+            .read(ACCEPTED)
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
+    }
+
+    /// They are of use only for an explanation, so a full disk is no trouble here.
+    fn keep_accepted(&self, pcrs: Option<&Accepted>) {
+        let Some(pcrs) = pcrs.filter(|pcrs| **pcrs != self.accepted()) else {
+            return;
+        };
+        let kept = serde_json::to_vec(pcrs)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| self.checkpoint.write(ACCEPTED, &bytes));
+        if let Err(error) = kept {
+            warn!(%error, "the accepted measurements are not kept");
+        }
+    }
+
+    fn versions(&self) -> Versions {
+        let dmi = |name: &str| {
+            let text = std::fs::read_to_string(self.firmware.join(name));
+            text.map(|text| text.trim().to_owned()).unwrap_or_default()
+        };
+        let parts = ["bios_vendor", "bios_version", "bios_date"].map(dmi);
+        let parts: Vec<&str> = parts
+            .iter()
+            .map(String::as_str)
+            .filter(|part| !part.is_empty())
+            .collect();
+        Versions {
+            eve: env!("CARGO_PKG_VERSION").to_owned(),
+            firmware: parts.join("-"),
+        }
+    }
+}
+
+/// tpmmgr is away or starting, which it is at every boot: no reason to take on nothing new.
+fn is_passing(error: &TpmError) -> bool {
+    match error {
+        TpmError::Unreachable { .. } | TpmError::NoRuntime => true,
+        TpmError::Trouble(trouble) => trouble.kind == TroubleKind::Starting,
+        TpmError::Refused { .. }
+        | TpmError::Invalid { .. }
+        | TpmError::NotFound { .. }
+        | TpmError::NeedsTpm
+        | TpmError::Mismatch { .. }
+        | TpmError::Failed { .. }
+        | TpmError::Answer { .. } => false,
+    }
+}
+
+/// Why a request came to nothing.
+enum Refused {
+    /// It was not sent.
+    Here(Failure),
+    /// The controller did not answer, or not with what was asked.
+    Controller(controller::Failure),
+}
+
+impl Refused {
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Here(_) => None,
+            Self::Controller(error) => error.code(),
+        }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Here(failure) => failure,
+            Refused::Controller(error) => of_call(OBJECT, &error),
         }
     }
 }

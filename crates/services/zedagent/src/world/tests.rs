@@ -16,7 +16,12 @@ fn what_the_disk_has_no_room_for_is_told_and_saved_later() {
         dry_run: false,
     };
     let keys = controller::KeyFiles::of(&boot.path("/config"));
-    let evc = Evc::open(&boot, Arc::new(keys));
+    let key = tpm::SoftKey::from_bytes(&[1; 32]).unwrap();
+    let evc = Evc::open(
+        &boot,
+        Arc::new(keys),
+        Arc::new(tpm::MemoryTpm::software(key)),
+    );
     let place = root.path().join("persist");
     fs::write(&place, "in the way").unwrap();
     let mut state = evc.state();

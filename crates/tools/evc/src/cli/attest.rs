@@ -4,9 +4,10 @@ use super::args::{AttestArgs, AttestCommand};
 use super::device::said;
 use super::output::{json, line, or_dash, short_time, table};
 use crate::admin::{Accept, AttestView, BaselineView, Bind};
-use crate::decide::attest::baseline::{Change, Comparison, component};
+use crate::decide::attest::baseline::{Change, Comparison};
 use crate::decide::attest::eventlog::kind_name;
 use crate::store::measurements::Scope;
+use model::security::component_of_pcr;
 
 pub(super) async fn attest(args: AttestArgs) -> anyhow::Result<()> {
     let (client, as_json) = (args.access.client()?, args.access.json);
@@ -29,7 +30,7 @@ pub(super) async fn attest(args: AttestArgs) -> anyhow::Result<()> {
                 json(&accepted)
             } else {
                 line(&format!(
-                    "baseline {} for {}",
+                    "baseline {} for {}; a device that was kept out asks again within 8 minutes",
                     accepted.id,
                     scope(&accepted.scope)
                 ))
@@ -130,7 +131,7 @@ fn shown(view: &AttestView, events: bool) -> String {
                 let proved = state.explained.contains(&event.pcr);
                 vec![
                     event.pcr.to_string(),
-                    component(event.pcr).to_owned(),
+                    component_of_pcr(event.pcr).to_owned(),
                     kind_name(event.kind),
                     event.digest.chars().take(16).collect(),
                     if proved { "" } else { "(not proved) " }.to_owned() + &event.text,

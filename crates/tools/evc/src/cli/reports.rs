@@ -148,6 +148,14 @@ fn summary(message: &Value) -> String {
     if let Some(state) = content.get("state").and_then(Value::as_str) {
         words.push(state.to_owned());
     }
+    let reasons = content.get("maintenanceModeReasons");
+    for reason in reasons.and_then(Value::as_array).into_iter().flatten() {
+        let word = reason.as_str().unwrap_or_default();
+        words.push(
+            word.trim_start_matches("MAINTENANCE_MODE_REASON_")
+                .to_owned(),
+        );
+    }
     if let Some(percent) = content.get("progressPercentage").and_then(Value::as_u64) {
         words.push(format!("{percent}%"));
     }

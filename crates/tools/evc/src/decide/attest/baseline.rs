@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use api::attest::{AttestVersionType, TpmHashAlgo, ZAttestQuote};
+use model::security::component_of_pcr;
 use serde::{Deserialize, Serialize};
 
 use super::eventlog::{self, Event};
@@ -103,25 +104,6 @@ impl Comparison {
     }
 }
 
-/// What is measured into a register, as firmware and EVE do it.
-pub fn component(pcr: u32) -> &'static str {
-    match pcr {
-        0 => "firmware",
-        1 => "firmware settings",
-        2 => "option ROMs",
-        3 => "settings of option ROMs",
-        4 => "bootloader",
-        5 => "partition table",
-        6 => "events of the platform",
-        7 => "secure boot keys and state",
-        8 => "bootloader commands and kernel parameters",
-        9 => "kernel and files that the bootloader read",
-        13 => "root file system",
-        14 => "configuration partition",
-        _ => "further measurements",
-    }
-}
-
 /// Takes a quote apart that was found to be good.
 pub fn measured(quote: &ZAttestQuote) -> Measured {
     let pcrs: BTreeMap<u32, String> = quote
@@ -147,8 +129,10 @@ pub fn measured(quote: &ZAttestQuote) -> Measured {
         .iter()
         .map(|version| {
             let what = match AttestVersionType::try_from(version.version_type) {
-                Ok(kind) => kind.as_str_name().to_ascii_lowercase(),
-                Err(_) => "unknown".to_owned(),
+                Ok(AttestVersionType::Eve) => "EVE",
+                Ok(AttestVersionType::EveOrigin) => "EVE as installed",
+                Ok(AttestVersionType::Firmware) => "firmware",
+                Ok(AttestVersionType::Invalid) | Err(_) => "unknown",
             };
             let text: String = version
                 .version
@@ -187,7 +171,7 @@ fn changes(now: &Measured, base: &Measured) -> Vec<Change> {
             let explained = now.explained.contains(pcr) && base.explained.contains(pcr);
             Change {
                 pcr: *pcr,
-                component: component(*pcr).to_owned(),
+                component: component_of_pcr(*pcr).to_owned(),
                 was: value(base),
                 is: value(now),
                 gone: only_in(base, now, *pcr),

@@ -1,6 +1,8 @@
 //! The order of steps towards the controller, against a scripted one.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod attest;
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -25,7 +27,7 @@ use model::{
 use tokio::time::sleep;
 use zedagent::{
     Desired, Step, Zedagent,
-    facts::{Asked, AttestStep, Facts, Moment, Name, Partition},
+    facts::{Asked, AttestStep, Facts, Judgement, Moment, Name, Partition},
 };
 
 const DEVICE: &str = "00000000-0000-4000-8000-000000000001";
@@ -34,6 +36,16 @@ const DEVICE: &str = "00000000-0000-4000-8000-000000000001";
 #[derive(Clone)]
 struct Script(Arc<Mutex<State>>);
 
+/// How it goes with quotes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quotes {
+    Accepted,
+    /// By the controller.
+    Refused,
+    /// The TPM gives none.
+    NotGiven,
+}
+
 struct State {
     facts: Facts,
     steps: Vec<String>,
@@ -41,8 +53,12 @@ struct State {
     /// Answers to requests for the config.
     config_code: u16,
     hash: String,
-    refuses_quotes: bool,
+    quotes: Quotes,
     only_v1: bool,
+    /// Answer to certificates.
+    certs_code: u16,
+    /// Configs that were sent, not only their hash.
+    full: u32,
     clock: Clock,
 }
 
@@ -64,8 +80,10 @@ impl Script {
             down: false,
             config_code: 200,
             hash: "h1".into(),
-            refuses_quotes: false,
+            quotes: Quotes::Accepted,
             only_v1: false,
+            certs_code: 200,
+            full: 0,
             clock: clock.clone(),
         };
         Self(Arc::new(Mutex::new(state)))
@@ -106,8 +124,12 @@ impl World<Zedagent> for Script {
         state.steps.push(name);
         let config_code = state.config_code;
         let hash = state.hash.clone();
-        let refuses_quotes = state.refuses_quotes;
+        let quotes = state.quotes;
         let only_v1 = state.only_v1;
+        let certs_code = state.certs_code;
+        if matches!(&action, Step::FetchConfig { hash: ours, .. } if *ours != hash) {
+            state.full += u32::from(config_code == 200);
+        }
         let facts = &mut state.facts;
         match action {
             Step::LearnIdentity => facts.device_cert = Some(Digest([1; 32])),
@@ -134,20 +156,29 @@ impl World<Zedagent> for Script {
                 facts.named_at = Some(moment.uptime);
                 facts.disowned = false;
             }
+            Step::SendCerts { .. } if certs_code != 200 => {
+                (facts.attest.certs_refused, facts.attest.in_vain) = (true, true);
+                return Err(Failure::new(Code::ControllerRefused, "attestation", "no"));
+            }
             Step::SendCerts { certs, .. } => {
+                facts.attest.certs_refused = false;
                 facts.attest.certs_sent = Some(certs.into_iter().map(|c| c.hash).collect());
                 if facts.attest.step == AttestStep::SendCerts {
                     facts.attest.step = AttestStep::AskNonce;
                 }
             }
             Step::AskNonce { .. } => facts.attest.step = AttestStep::SendQuote(vec![7; 16]),
-            Step::SendQuote { .. } if refuses_quotes => {
-                facts.attest.in_vain = true;
-                facts.attest.restart(moment.uptime);
-                return Err(Failure::new(Code::AttestRefused, "attestation", "no").transient());
+            Step::SendQuote { .. } if quotes == Quotes::NotGiven => {
+                (facts.attest.no_quote, facts.attest.in_vain) = (true, true);
+                let failure = Failure::new(Code::AttestQuote, "attestation", "the TPM is dead");
+                return Err(failure.transient());
+            }
+            Step::SendQuote { .. } if quotes == Quotes::Refused => {
+                facts.attest.judged(&Judgement::Failed, vec![], moment);
             }
             Step::SendQuote { .. } => facts.attest.complete(vec![1]),
             Step::StoreKey { key, .. } => facts.attest.escrowed = Some(key.sha256),
+            Step::NoteMaintenance { on } => facts.maintained(on),
             Step::ResumeAttest { .. } => facts.attest.resume(),
             Step::FetchConfig {
                 number,
@@ -448,7 +479,7 @@ async fn a_controller_that_learns_version_2_is_spoken_to_in_it() {
 #[tokio::test(start_paused = true)]
 async fn a_controller_that_refuses_quotes_is_asked_for_the_config_all_the_same() {
     let mut d = Device::start();
-    d.script.set(|s| s.refuses_quotes = true);
+    d.script.set(|s| s.quotes = Quotes::Refused);
     d.network_up();
     sleep(Duration::from_secs(10)).await;
     assert_eq!(d.status().config_source, ConfigSource::Controller);
