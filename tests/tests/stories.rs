@@ -4,12 +4,13 @@
 
 use std::{cell::RefCell, env, time::Duration};
 
-use api::info::{ZSwState, z_info_msg::InfoContent};
+use api::info::{MaintenanceModeReason, ZDeviceState, ZSwState, z_info_msg::InfoContent};
 use jiff::Timestamp;
 use model::{
     app::AppPhase,
+    code::Code,
     id::VolumeKey,
-    node::{BootReason, ConfigSource, NodeAgentStatus, OnboardPhase},
+    node::{BootReason, ConfigSource, MaintenanceReason, NodeAgentStatus, OnboardPhase},
     topics::{APP_INSTANCE_STATUS, NODE_AGENT_STATUS, ONBOARDING_STATUS, ZEDAGENT_STATUS},
 };
 use scenarios::sim::{AppWish, Device, Part, Qemu, Reach, Wish, app_id};
@@ -278,4 +279,64 @@ async fn a_reference_that_dangles_over_a_reboot_costs_nothing() {
     }
     // Without its content tree the image is nobody's, and fetched again.
     assert!(done(&device, "downloader", "Fetch") <= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_maintenance_mode_what_runs_goes_on_and_what_is_new_waits() {
+    let mut device = deployed().await;
+    let before = volumes(&device);
+    let polls = |device: &Device| device.machine.with(|s| s.evc.polls);
+    // In one config: the device decides by what it says, not by what came first.
+    want(&device, |wish| {
+        wish.maintenance = true;
+        wish.apps.insert(2, AppWish::default());
+    });
+    device.pass(5 * MINUTE).await;
+    assert_eq!((runs(&device, 1), starts(&device, 1)), (true, 1));
+    assert_eq!((runs(&device, 2), starts(&device, 2)), (false, 0));
+    let waits = device.rows(&APP_INSTANCE_STATUS)[&app_id(2).to_string()].clone();
+    let fault = waits.fault.unwrap();
+    assert_eq!(fault.code, Code::AppDeferred, "{}", fault.line());
+    assert_eq!(
+        node(&device).maintenance,
+        [MaintenanceReason::UserRequested]
+    );
+    let told = device
+        .machine
+        .with(|s| match &s.evc.believes["device"].content {
+            InfoContent::Dinfo(info) => info.clone(),
+            other => panic!("{other:?}"),
+        });
+    assert!(told.maintenance_mode);
+    assert_eq!(
+        told.maintenance_mode_reasons,
+        [i32::from(MaintenanceModeReason::UserRequested)]
+    );
+    assert_eq!(
+        told.state,
+        i32::from(ZDeviceState::ZdeviceStateMaintenanceMode)
+    );
+
+    // The config is still fetched and obeyed, also after a loss of power.
+    let asked = polls(&device);
+    device.power_cut(MINUTE);
+    device.pass(10 * MINUTE).await;
+    assert!(polls(&device) > asked + 3);
+    assert_eq!((runs(&device, 1), starts(&device, 1)), (true, 2));
+    assert_eq!(starts(&device, 2), 0);
+    want(&device, |wish| wish.apps.get_mut(&1).unwrap().restart += 1);
+    device.pass(5 * MINUTE).await;
+    assert_eq!((runs(&device, 1), starts(&device, 1)), (true, 3));
+    assert!(before.iter().all(|kept| volumes(&device).contains(kept)));
+
+    let fetched = done(&device, "zedagent", "NoteMaintenance");
+    want(&device, |wish| wish.maintenance = false);
+    assert!(
+        device.until(5 * MINUTE, is_settled).await,
+        "{:?}",
+        device.differences()
+    );
+    assert!(runs(&device, 2));
+    assert_eq!(done(&device, "zedagent", "NoteMaintenance"), fetched + 1);
+    assert_eq!(starts(&device, 1), 3);
 }

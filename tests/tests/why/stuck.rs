@@ -112,6 +112,14 @@ impl Stuck {
         }
     }
 
+    /// It waits, and a fault says why.
+    pub(crate) fn waits_for(self, kind: Kind, code: Code, says: &'static str) -> Self {
+        Self {
+            code: Some(code),
+            ..self.waits(kind, says)
+        }
+    }
+
     pub(crate) fn progress(self, kind: Kind, says: &'static str) -> Self {
         Self {
             at: (kind, Nature::Progress),

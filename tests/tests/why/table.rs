@@ -186,6 +186,18 @@ pub(crate) fn guests() -> Vec<Stuck> {
             .then(|device| want(device, |wish| app(wish).memory_mib += 64))
             .fault(App, Code::AppNeedsRestart, "until it is restarted")
             .by(&[App]),
+        Stuck::app("maintenance mode by the config")
+            .wish(|wish| {
+                app(wish);
+                wish.maintenance = true;
+            })
+            .waits_for(
+                App,
+                Code::AppDeferred,
+                "takes on nothing new: it was asked for",
+            )
+            .by(&[App])
+            .property("maintenance.mode"),
         Stuck::app("applications are stopped by command")
             .then(|device| want(device, |wish| wish.shutdown += 1))
             .waits(TheDevice, "by command; they start again at the next boot")

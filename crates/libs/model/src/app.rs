@@ -355,4 +355,12 @@ pub struct AppCommandCounters {
     /// with other volumes, the controller has named the new ones itself.
     #[serde(default)]
     pub volumes: Vec<VolumeKey>,
+    /// Its guest was started once, so maintenance mode no longer keeps it waiting. Versions without this start every
+    /// guest that they know.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub started: bool,
+}
+
+fn yes() -> bool {
+    true
 }

@@ -5,7 +5,7 @@
 //!
 //! | | topics |
 //! |---|---|
-//! | reads | `zedagent/ZedAgentStatus` (the controller's commands); when known: `zedagent/OnboardingStatus`, `zedmanager/AppInstanceStatus` |
+//! | reads | `zedagent/ZedAgentStatus` (the controller's commands); when known: `zedagent/OnboardingStatus`, `zedmanager/AppInstanceStatus`; for maintenance mode: `zedagent/ConfigItemValueMap`, `vaultmgr/VaultStatus`, `tpmmgr/TpmSanityStatus`, `volumemgr/DiskMetric` |
 //! | writes | `NodeAgentStatus`, `DeviceOpCounters` (persistent), `RebootRecord` (persistent) |
 //!
 //! ```text
@@ -21,6 +21,9 @@
 //!
 //! **A boot is recognised** by the absence of our own status: `/run` does not survive one. Then
 //! `RebootRecord/next` becomes `RebootRecord/last`; if there is none, power was lost.
+//!
+//! **Maintenance mode** is here, too: nodeagent gathers the reasons, of people and of the device itself, and publishes
+//! them; each service that could take on something new asks for them. Nothing that runs is touched because of it.
 //!
 //! Look at `plan.rs`; `world.rs` only talks to the supervisor.
 #![forbid(unsafe_code)]

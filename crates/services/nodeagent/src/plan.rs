@@ -1,20 +1,25 @@
 //! The device's phases, commands and reboot records.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use agent::{Action, Backoff, Outbox, Plan, Service, Tables, Turn};
 use bus::Rows;
 use jiff::Timestamp;
 use model::{
     app::{AppInstanceStatus, AppPhase},
+    config_item::ConfigItemValueMap,
     node::{
         BootReason, ConfigSource, DeviceOpCounters, DeviceOperation, DeviceOperationKind,
-        DevicePhase, NodeAgentStatus, OnboardPhase, OnboardingStatus, RebootRecord, ZedAgentStatus,
+        DevicePhase, MaintenanceReason, NodeAgentStatus, OnboardPhase, OnboardingStatus,
+        RebootRecord, ZedAgentStatus,
     },
+    security::TpmSanityStatus,
     topics::{
-        APP_INSTANCE_STATUS, DEVICE_OP_COUNTERS, NODE_AGENT_STATUS, ONBOARDING_STATUS,
-        REBOOT_RECORD, ZEDAGENT_STATUS,
+        APP_INSTANCE_STATUS, CONFIG_ITEMS, DEVICE_OP_COUNTERS, DISK_METRIC, NODE_AGENT_STATUS,
+        ONBOARDING_STATUS, REBOOT_RECORD, TPM_SANITY_STATUS, VAULT_STATUS, ZEDAGENT_STATUS,
     },
+    vault::{VaultPhase, VaultStatus},
+    volume::DiskMetric,
 };
 
 /// How long applications may take to halt before the device goes on without waiting (EVE's
@@ -32,6 +37,14 @@ pub struct Desired {
     pub onboarding: Option<Arc<Rows<OnboardingStatus>>>,
     /// Unknown until zedmanager has spoken.
     pub apps: Option<Arc<Rows<AppInstanceStatus>>>,
+    /// Properties; unknown counts as none.
+    pub items: Option<Arc<Rows<ConfigItemValueMap>>>,
+    /// How the vault is.
+    pub vault: Option<Arc<Rows<VaultStatus>>>,
+    /// How the keeper of the keys is.
+    pub tpm: Option<Arc<Rows<TpmSanityStatus>>>,
+    /// How full the disk is.
+    pub disk: Option<Arc<Rows<DiskMetric>>>,
     /// Our own status of this boot; none at its first turn.
     pub status: Option<NodeAgentStatus>,
     /// Commands carried out.
@@ -107,6 +120,10 @@ impl Service for Nodeagent {
         let desired = Desired {
             onboarding: tables.peek(&ONBOARDING_STATUS),
             apps: tables.peek(&APP_INSTANCE_STATUS),
+            items: tables.peek(&CONFIG_ITEMS),
+            vault: tables.peek(&VAULT_STATUS),
+            tpm: tables.peek(&TPM_SANITY_STATUS),
+            disk: tables.peek(&DISK_METRIC),
             status: tables.own(&NODE_AGENT_STATUS).get("nodeagent").cloned(),
             counters: tables.own(&DEVICE_OP_COUNTERS).get("global").copied(),
             records: tables.own(&REBOOT_RECORD),
@@ -129,6 +146,10 @@ impl Service for Nodeagent {
             .get("next")
             .filter(|_| before.operation.is_some());
         let (status, next) = step(turn, before, &mut counters, next.cloned());
+        let status = NodeAgentStatus {
+            maintenance: maintenance(desired),
+            ..status
+        };
         if let Some(next) = &next {
             records.insert("next".to_owned(), next.clone());
         }
@@ -157,6 +178,43 @@ impl Service for Nodeagent {
         }
         plan
     }
+}
+
+/// Why the device takes on nothing new. `maintenance.mode: disabled` is a person's word against all reasons.
+fn maintenance(desired: &Desired) -> Vec<MaintenanceReason> {
+    let no_items = ConfigItemValueMap::default();
+    let items = desired.items.as_ref().and_then(|rows| rows.values().next());
+    let items = items.unwrap_or(&no_items);
+    let property = items.text("maintenance.mode");
+    if property == "disabled" {
+        return Vec::new();
+    }
+    let mut reasons = BTreeSet::new();
+    if property == "enabled" || desired.zedagent.values().any(|z| z.maintenance_mode) {
+        reasons.insert(MaintenanceReason::UserRequested);
+    }
+    reasons.extend(desired.zedagent.values().flat_map(|z| &z.maintenance));
+    let tpm = desired.tpm.iter().flat_map(|rows| rows.values());
+    reasons.extend(tpm.filter_map(|tpm| tpm.maintenance));
+    // It is locked at every boot, until it is opened; only one that can't be opened says why.
+    let is_stuck = |v: &VaultStatus| v.phase == VaultPhase::Locked && v.fault.is_some();
+    if desired
+        .vault
+        .as_ref()
+        .is_some_and(|rows| rows.values().any(is_stuck))
+    {
+        reasons.insert(MaintenanceReason::VaultLockedUp);
+    }
+    let is_full = |disk: &DiskMetric| disk.total_bytes > 0 && disk.available_bytes == 0;
+    if !items.flag("storage.apps.ignore.disk.check")
+        && desired
+            .disk
+            .as_ref()
+            .is_some_and(|rows| rows.values().any(is_full))
+    {
+        reasons.insert(MaintenanceReason::LowDiskSpace);
+    }
+    reasons.into_iter().collect()
 }
 
 /// The status at the first turn of a boot.

@@ -23,6 +23,9 @@
 //! the rows of the last good state stay as they are. Hardware of a running guest changes with its
 //! incarnation only; a config that asks for other hardware says in the status that it waits for a restart.
 //!
+//! **In maintenance mode** (nodeagent says so) an application whose guest was never started waits: it gets no volumes,
+//! and if it has them already, no guest. Whatever was started once goes on, is restarted and purged as ever.
+//!
 //! **After a restart** of zedmanager the rows on the bus and the persistent counters are all that it needs.
 //! Look at `plan.rs` for the whole service and at `plan/app.rs` for one application.
 #![forbid(unsafe_code)]

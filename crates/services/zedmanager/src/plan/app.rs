@@ -8,6 +8,7 @@ use model::{
     domain::{DiskConfig, DomainConfig, DomainPhase, DomainStatus, DomainVif},
     id::{AppId, VolumeKey},
     network::{AppNetworkConfig, AppNetworkPhase, AppNetworkStatus, AppVif},
+    node::MaintenanceReason,
     volume::{VolumePhase, VolumeRefConfig, VolumeRefStatus},
 };
 
@@ -29,6 +30,8 @@ pub(super) struct View<'a> {
     pub(super) own_domain: Option<&'a DomainConfig>,
     /// The device halts all applications.
     pub(super) halted_by_device: bool,
+    /// The device takes on nothing new, and this application is: why.
+    pub(super) deferred: Vec<MaintenanceReason>,
     /// Left of the start delay.
     pub(super) delay: Option<Duration>,
 }
@@ -50,9 +53,10 @@ pub(super) fn plan(
     }
     let domain = domain_config(&view);
     let report = &mut plan.report;
-    report
-        .counters
-        .insert(key.to_owned(), view.counters.clone());
+    let mut counters = view.counters.clone();
+    // Noted with the first start, not after it: power may be lost in between.
+    counters.started |= domain.as_ref().is_some_and(|domain| domain.activate);
+    report.counters.insert(key.to_owned(), counters);
     for volume_ref in volume_refs(&view, desired) {
         report.volume_refs.insert(volume_ref.key(), volume_ref);
     }
@@ -134,6 +138,7 @@ fn view<'a>(turn: &Turn<'a, Zedmanager>, key: &'a str, config: &'a AppInstanceCo
             purges: 0,
             generation_offset: 0,
             volumes: volumes(config),
+            started: false,
         });
     counters.restart = config.restart_counter;
     let mut purging = false;
@@ -153,10 +158,12 @@ fn view<'a>(turn: &Turn<'a, Zedmanager>, key: &'a str, config: &'a AppInstanceCo
         }
     }
     let wanted = refs(config, counters.generation_offset);
+    let own_domain = desired.own.domains.get(key);
+    counters.started |= own_domain.is_some_and(|domain| domain.activate);
     let elapsed = turn.uptime;
     let delay = Duration::from_secs(u64::from(config.start_delay_seconds)).saturating_sub(elapsed);
-    let own_domain = desired.own.domains.get(key);
     View {
+        deferred: deferred(desired, &counters),
         key,
         config,
         volumes: wanted.iter().map(|r| lookup(desired, r)).collect(),
@@ -183,7 +190,22 @@ fn purged(before: &AppCommandCounters, config: &AppInstanceConfig) -> AppCommand
         generation_offset: before.generation_offset + u64::from(!named),
         volumes,
         restart: before.restart,
+        started: before.started,
     }
+}
+
+/// Why an application that never ran does not begin now. Unknown counts as no reason.
+fn deferred(desired: &Desired, counters: &AppCommandCounters) -> Vec<MaintenanceReason> {
+    let rows = desired.node.iter().flat_map(|rows| rows.values());
+    let reasons: Vec<_> = rows.flat_map(|node| node.maintenance.clone()).collect();
+    // volumemgr makes no volume on a full disk, and says how much room it lacks; what has its volumes fills no disk.
+    let disk_alone = reasons
+        .iter()
+        .all(|reason| *reason == MaintenanceReason::LowDiskSpace);
+    if counters.started || disk_alone {
+        return Vec::new();
+    }
+    reasons
 }
 
 fn volumes(config: &AppInstanceConfig) -> Vec<VolumeKey> {
@@ -221,7 +243,12 @@ fn lookup<'a>(desired: &'a Desired, volume_ref: &VolumeRefConfig) -> Option<&'a 
 /// The wanted volumes, those that a purge is making, and those that the guest still has open.
 fn volume_refs(view: &View<'_>, desired: &Desired) -> Vec<VolumeRefConfig> {
     let mut all = view.wanted.clone();
-    if view.purging {
+    if !view.deferred.is_empty() {
+        // What was begun before goes on: a volume that is half made is no less on the disk.
+        let own = &desired.own.volume_refs;
+        all.retain(|wanted| own.contains_key(&wanted.key()));
+    }
+    if view.purging && view.deferred.is_empty() {
         all.extend(refs(
             view.config,
             purged(&view.counters, view.config).generation_offset,
@@ -309,7 +336,10 @@ fn has_interface(view: &View<'_>, name: &str) -> bool {
 }
 
 pub(super) fn wants_to_run(view: &View<'_>) -> bool {
-    view.config.activate && !view.halted_by_device && view.delay.is_none()
+    view.config.activate
+        && !view.halted_by_device
+        && view.delay.is_none()
+        && view.deferred.is_empty()
 }
 
 /// Restarts in the low half, purges in the high half: either one makes it another number.

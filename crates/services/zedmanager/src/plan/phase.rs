@@ -43,7 +43,9 @@ pub(super) fn status(
             .iter()
             .map(model::volume::VolumeRefConfig::device_volume)
             .collect(),
-        fault: fault.or_else(|| waits_for_restart(view, domain, old, turn.now)),
+        fault: deferred(view, old, turn.now)
+            .or(fault)
+            .or_else(|| waits_for_restart(view, domain, old, turn.now)),
         phase,
     }
 }
@@ -219,6 +221,24 @@ fn addresses(view: &View<'_>) -> Vec<VifAddress> {
             leased: v.lease_expires.is_some(),
         })
         .collect()
+}
+
+/// The device takes on nothing new.
+fn deferred(view: &View<'_>, old: Option<&AppInstanceStatus>, now: Timestamp) -> Option<Fault> {
+    if view.deferred.is_empty() {
+        return None;
+    }
+    let reasons: Vec<_> = view.deferred.iter().map(ToString::to_string).collect();
+    let fault = Fault::new(
+        Code::AppDeferred,
+        format!("app {}", view.config.id),
+        format!(
+            "the device is in maintenance mode and takes on nothing new: {}",
+            reasons.join(", ")
+        ),
+        now,
+    );
+    Some(fault.continuing(old.and_then(|o| o.fault.as_ref())))
 }
 
 /// A running guest whose config asks for other hardware goes on as it is, and says so.

@@ -139,6 +139,12 @@ pub const CATALOGUE: &[Spec] = &[
     ),
     spec(13, "tpm.key", Identity, "the device key is in a TPM"),
     spec(
+        14,
+        "attestation",
+        Identity,
+        "the controller trusts the device's software",
+    ),
+    spec(
         20,
         "port.exists",
         Network,
@@ -361,6 +367,12 @@ pub const CATALOGUE: &[Spec] = &[
         "the controller has taken every report",
     ),
     spec(90, "reboot.reason", Services, "the last reboot was wanted"),
+    spec(
+        91,
+        "maintenance",
+        Services,
+        "the device takes on new applications",
+    ),
     spec(
         100,
         "sandbox.service",

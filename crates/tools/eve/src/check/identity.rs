@@ -1,14 +1,18 @@
 //! Clock, keys and certificates.
 
 use jiff::{SignedDuration, Timestamp};
-use model::security::{ControllerCertKind, ENDS_SOON, KeyKeeper, TpmSanityStatus};
+use model::{
+    code::Code,
+    node::AttestPhase,
+    security::{ControllerCertKind, ENDS_SOON, KeyKeeper, TpmSanityStatus},
+};
 
 use super::{
     Fact, Judge, Verdict,
     facts::{Identity, Validity},
     fail, ok, skipped, warn,
 };
-use crate::words;
+use crate::{why::attest_phase, words};
 
 /// No device was built before: 2025-01-01.
 const OLDEST: i64 = 1_735_689_600;
@@ -64,6 +68,7 @@ impl Judge<'_> {
         self.own();
         self.controllers();
         self.tpm();
+        self.attestation();
     }
 
     fn clock(&mut self) {
@@ -281,6 +286,45 @@ impl Judge<'_> {
             Fact::Skipped(why) => skipped(why.clone()),
         };
         self.add("cert.chain", verdict);
+    }
+
+    fn attestation(&mut self) {
+        let onboarding = self.device.onboarding.get("global");
+        let status = self.device.zedagent.get("zedagent");
+        let verdict = match status {
+            _ if onboarding.is_some_and(|row| row.api_v1) => {
+                skipped("the controller speaks version 1, which has no attestation")
+            }
+            None => skipped("zedagent says nothing of it"),
+            Some(status) => {
+                let fault = status.fault.as_ref();
+                let refused =
+                    fault.filter(|f| matches!(f.code, Code::AttestRefused | Code::AttestQuote));
+                match refused {
+                    Some(fault) => {
+                        let mut told = vec![fault.text.clone()];
+                        told.extend(fault.causes.iter().cloned());
+                        fail(told.join("; "), fault.code.remedy())
+                    }
+                    None if status.attest == AttestPhase::Complete => self.trusted(),
+                    None => skipped(format!("it {}", attest_phase(&status.attest))),
+                }
+            }
+        };
+        self.add("attestation", verdict);
+    }
+
+    /// The controller let the device in: by what.
+    fn trusted(&self) -> Verdict {
+        let keeper = self.device.tpm.get("global").map(|status| status.keeper);
+        match keeper {
+            Some(KeyKeeper::Tpm) => ok("the controller accepted the TPM's quote"),
+            Some(KeyKeeper::Software) => warn(
+                "the controller lets the device in without a proof: it has no TPM",
+                "Nothing tells it what software the device runs. Use hardware with a TPM where that matters.",
+            ),
+            Some(KeyKeeper::Unknown) | None => ok("the controller let the device in"),
+        }
     }
 
     fn tpm(&mut self) {

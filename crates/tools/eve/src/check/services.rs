@@ -19,6 +19,7 @@ impl Judge<'_> {
         self.objects();
         self.reports();
         self.reboot();
+        self.maintenance();
     }
 
     fn supervisor(&mut self) {
@@ -258,6 +259,21 @@ impl Judge<'_> {
             warn(some_of(&kept), "They are sent again: see `eve why report`.")
         };
         self.add("reports", verdict);
+    }
+
+    fn maintenance(&mut self) {
+        let reasons = why::maintenance(self.device);
+        let verdict = if self.device.node.get("nodeagent").is_none() {
+            skipped("nodeagent says nothing of it")
+        } else if reasons.is_empty() {
+            ok("it is not in maintenance mode")
+        } else {
+            warn(
+                format!("in maintenance mode: {}", some_of(&reasons)),
+                "What runs goes on; new applications wait. End it at the controller, or repair what is named; `maintenance.mode: disabled` overrides every reason.",
+            )
+        };
+        self.add("maintenance", verdict);
     }
 
     fn reboot(&mut self) {

@@ -143,6 +143,11 @@ fn head(device: &Device) -> Vec<Vec<Cell>> {
             let _ = write!(text, ": {}", row.reboot_text);
         }
         add("state", text, Paint::Plain);
+        let reasons = why::maintenance(device);
+        if !reasons.is_empty() {
+            let text = format!("takes on nothing new: {}", reasons.join("; "));
+            add("maintenance", text, Paint::Bad);
+        }
     }
     if let Some(disk) = device.disk.get("global") {
         let text = format!(

@@ -2,12 +2,13 @@
 
 use model::{
     app::{AppInstanceConfig, AppInstanceStatus, AppPhase},
+    code::Code,
     id::{AppId, NetworkInstanceId, VolumeKey},
     node::{DeviceOperationKind, DevicePhase},
 };
 
 use super::{
-    Condition, Kind, Nature, Subject,
+    Condition, Kind, Nature, Subject, maintenance,
     walk::{Block, Need, Walk, need},
 };
 use crate::words;
@@ -77,6 +78,15 @@ impl<'a> Walk<'a> {
             let fault = status.fault.as_ref();
             fault.map(|fault| w.fault(subject.clone(), fault))
         };
+        // Below it nothing is wrong: nobody has asked for volumes and networks yet.
+        if let Some(fault) = &status.fault
+            && fault.code == Code::AppDeferred
+        {
+            let mut condition = self.fault(subject.clone(), fault);
+            condition.nature = Nature::Waits;
+            condition.causes.extend(maintenance(d));
+            return Some(condition);
+        }
         match &status.phase {
             // The guest is up: only what it reaches through its networks can be amiss.
             AppPhase::Running { .. } if config.activate => {
