@@ -159,7 +159,13 @@ impl Stage {
             images,
         };
         stage.wait_for_admin()?;
-        stage.evc(&[
+        stage.admit_all()?;
+        Ok(stage)
+    }
+
+    /// Whoever has the onboarding certificate may register, and waits to be claimed.
+    fn admit_all(&self) -> Result<()> {
+        self.evc(&[
             "onboarding",
             "add",
             "--serial",
@@ -168,7 +174,7 @@ impl Stage {
             "edge",
             "--hold",
         ])?;
-        Ok(stage)
+        Ok(())
     }
 
     /// Switches the device on.
@@ -400,6 +406,22 @@ impl Stage {
         self.controller.kill();
         self.controller = start_controller(&self.world, &self.binaries.join("evc"), &self.evc_dir)?;
         self.wait_for_admin()
+    }
+
+    /// Ends the controller and starts one with the same keys that knows no device.
+    pub fn forget_everything(&mut self) -> Result<()> {
+        self.controller.kill();
+        for entry in fs::read_dir(&self.evc_dir)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // The database and what belongs to it.
+            if name.starts_with("evc.db") {
+                fs::remove_file(&path)?;
+            }
+        }
+        self.controller = start_controller(&self.world, &self.binaries.join("evc"), &self.evc_dir)?;
+        self.wait_for_admin()?;
+        self.admit_all()
     }
 
     fn wait_for_admin(&self) -> Result<()> {
