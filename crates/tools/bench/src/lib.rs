@@ -7,6 +7,7 @@
 //! - [`download`]: how long an image needs from the wish for it to its verified copy, beside `curl | sha256sum`.
 //! - [`ruleset`]: how long the packet filter of many applications needs to come into force, and what it costs packets, beside
 //!   a bare bridge and a bare router.
+//! - [`handshake`]: what it costs that the device's key is in its keeper alone.
 //! - [`curve`]: how the turns and the memory of a device in memory grow with the number of its applications.
 //! - [`budget`]: what of that is limited, and whether the limits are kept.
 //!
@@ -24,6 +25,7 @@ pub mod clock;
 pub mod curve;
 pub mod device;
 pub mod download;
+pub mod handshake;
 pub mod object;
 pub mod report;
 pub mod ruleset;

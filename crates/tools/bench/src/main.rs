@@ -4,7 +4,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use bench::{budget, bus, bus::peer::Role, curve, device, download, ruleset, stop::Stop};
+use bench::{
+    budget, bus, bus::peer::Role, curve, device, download, handshake, ruleset, stop::Stop,
+};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -26,6 +28,8 @@ enum What {
     Download(download::Options),
     /// The packet filter of many applications.
     Ruleset(ruleset::Options),
+    /// Signatures and TLS handshakes by the device's key, wherever that is.
+    Tls(handshake::Options),
     /// Turns and memory of a device in memory, as its applications become more.
     Curve(curve::Options),
     /// All of these.
@@ -57,6 +61,7 @@ fn run(what: &What) -> Result<()> {
         What::Budget(options) => budget::run(options, &stop),
         What::Download(options) => download::run(options, &stop),
         What::Ruleset(options) => ruleset::run(options, &stop),
+        What::Tls(options) => handshake::run(options, &stop),
         What::Curve(options) => curve::run(options, &stop),
         What::All => all(&stop),
     };
@@ -66,7 +71,7 @@ fn run(what: &What) -> Result<()> {
 /// One part that fails keeps no other one back.
 fn all(stop: &Stop) -> Result<()> {
     let mut failed = Vec::new();
-    for part in ["bus", "ruleset", "download", "curve", "device"] {
+    for part in ["bus", "ruleset", "download", "tls", "curve", "device"] {
         stop.check()?;
         let what = Arguments::try_parse_from(["bench", part])?.what;
         if let Err(error) = run(&what) {

@@ -55,3 +55,34 @@ fn every_figure_of_the_bus_is_there() {
     // Only the result is left.
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn every_figure_of_the_keys_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("tls.json");
+    let ran = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["tls", "--turns=2", "--samples=2", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    let table = String::from_utf8(ran.stdout).unwrap();
+    assert!(table.contains("handshakes/s"), "{table}");
+    let result: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    let mut keys = vec!["in this process", "file, by tpmmgr"];
+    if lab::tpm::is_installed() {
+        keys.push("TPM, by tpmmgr");
+    }
+    for key in keys {
+        for figure in ["signature_p50_us", "handshake_p50_us", "handshakes_per_s"] {
+            assert!(
+                result[figure][key].as_f64().unwrap() > 0.0,
+                "{figure} {key}: {result:#}"
+            );
+        }
+    }
+}

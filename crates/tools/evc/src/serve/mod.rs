@@ -8,7 +8,7 @@ mod desired;
 pub mod device;
 mod device_attest;
 mod listen;
-mod tls;
+pub mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
