@@ -3,10 +3,10 @@
 
 # What the product and its tests call: guests, networks, images, certificates of tests.
 PACKAGES := qemu-system-x86 qemu-utils seabios ovmf dnsmasq-base nftables iproute2 conntrack busybox \
-	mtools syslinux syslinux-common fdisk xorriso genisoimage kmod mmdebstrap e2fsprogs curl iputils-ping procps util-linux strace \
+	mtools syslinux syslinux-common fdisk xorriso genisoimage kmod mmdebstrap e2fsprogs curl openssh-server openssh-client iputils-ping procps util-linux strace \
 	libtss2-dev libtss2-tctildr0 libtss2-tcti-device0 libtss2-tcti-swtpm0 swtpm swtpm-tools tpm2-tools pkg-config binutils gcc libc6-dev make git ca-certificates
 SERVICES := -p supervisor -p zedagent -p reporter -p zedmanager -p volumemgr -p downloader -p verifier -p domainmgr \
-	-p zedrouter -p nim -p nodeagent -p vaultmgr -p newlogd -p tpmmgr -p zedbox -p eve -p evc -p lab -p demo -p bench
+	-p zedrouter -p nim -p nodeagent -p vaultmgr -p accessmgr -p newlogd -p tpmmgr -p zedbox -p eve -p evc -p lab -p demo -p bench
 # What a device has: the services and the operator's command in one file, and the one that is linked with the TPM's libraries.
 PRODUCT := -p zedbox -p tpmmgr
 CARGO := cargo --locked

@@ -151,6 +151,7 @@ fn every_topic(bytes: &[u8]) {
     stable(&topics::VOLUME_REF_STATUS, bytes);
     stable(&topics::DOWNLOADER_CONFIG, bytes);
     stable(&topics::VERIFY_IMAGE_CONFIG, bytes);
+    stable(&topics::ACCESS_STATUS, bytes);
     stable(&topics::DISK_METRIC, bytes);
     stable(&topics::DOWNLOADER_STATUS, bytes);
     stable(&topics::VERIFY_IMAGE_STATUS, bytes);

@@ -22,6 +22,7 @@
     reason = "a target is a test: it reports by panicking"
 )]
 
+pub mod access;
 pub mod answers;
 pub mod bundle;
 pub mod bus;
@@ -81,6 +82,7 @@ targets! {
     config: "a device configuration, translated";
     secrets: "secrets of a configuration, and the certificates that they are encrypted with";
     signatures: "signatures of images, and the certificates of those who made them";
+    access: "keys that are to log in, what sshd says, the kernel's lists of sockets";
     quotes: "what TPMs say: event logs, quotes, descriptions of keys";
     saved: "configurations saved on the disk";
     manifest: "manifests and YAML of operators";

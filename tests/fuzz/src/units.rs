@@ -5,10 +5,16 @@ use std::path::Path;
 
 use ::units::{
     Output, UnitName, UnitSpec, ids,
+    login::{Login, spec as login_spec},
     wire::{spec_from_wire, spec_to_wire, state_from_wire, state_to_wire, v1},
 };
 use prost::Message as _;
-use supervisor::{Caller, Message, transient::TRANSIENTS};
+use supervisor::{Caller, Facts, Message, transient::TRANSIENTS};
+
+const FACTS: Facts<'_> = Facts {
+    device_groups: &[],
+    remote_access_disabled: false,
+};
 
 /// Takes it as a request to start, as a state, as a name, and as a sign of life.
 pub fn check(bytes: &[u8]) {
@@ -55,10 +61,16 @@ fn request(spec: &UnitSpec) {
         "newlogd",
         "domainmgr",
         "zedrouter",
+        ids::DOORKEEPER,
     ];
     for service in services {
         let uid = ids::service_uid(service).expect("a service");
-        if Caller::new(uid).may_start(spec, root, &[]).is_err() {
+        if Caller::new(uid).may_start(spec, root, &FACTS).is_err() {
+            continue;
+        }
+        if service == ids::DOORKEEPER {
+            let login = Login::of(&spec.name).expect("a login");
+            assert_eq!(login_spec(root, &login).as_ref(), Ok(spec));
             continue;
         }
         let row = TRANSIENTS.iter().find(|row| row.owner == service);
@@ -121,7 +133,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         }),
         ..v1::Unit::default()
     };
+    let login = login_spec(Path::new("/r"), &Login::Ssh(22)).expect("a name");
     vec![
+        spec_to_wire(&login).expect("a message").encode_to_vec(),
         unit(
             "domainmgr/app",
             ids::GUEST_UID_FIRST,

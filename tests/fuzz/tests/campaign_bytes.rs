@@ -82,6 +82,7 @@ campaigns! {
     campaign_bytes_config: "config";
     campaign_bytes_secrets: "secrets";
     campaign_bytes_signatures: "signatures";
+    campaign_bytes_access: "access";
     campaign_bytes_quotes: "quotes";
     campaign_bytes_saved: "saved";
     campaign_bytes_manifest: "manifest";

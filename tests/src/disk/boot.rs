@@ -22,7 +22,7 @@ use nix::{
 use super::life::{self, Seen};
 
 /// Programs, a topic that each of them has ready when it is up, and whether that takes a config.
-const SERVICES: [(&str, &str, bool); 14] = [
+const SERVICES: [(&str, &str, bool); 15] = [
     ("tpmmgr", "TpmSanityStatus", false),
     ("supervisor", "ServiceStatus", false),
     ("nim", "DeviceNetworkStatus", false),
@@ -37,6 +37,7 @@ const SERVICES: [(&str, &str, bool); 14] = [
     ("zedmanager", "AppInstanceStatus", true),
     ("reporter", "DeliveryJournal", false),
     ("newlogd", "NewlogMetrics", false),
+    ("accessmgr", "AccessStatus", false),
 ];
 
 /// All of it has come up by then, on a machine that has other things to do too.

@@ -16,8 +16,8 @@ use super::{
     machine::Machine,
     seat::{Chair, Seat, TopicName},
     worlds::{
-        Controller, Downloads, Hypervisor, Networks, Ports, Reports, Supervisor, Vaults, Verified,
-        Volumes,
+        Controller, Doorkeeper, Downloads, Hypervisor, Networks, Ports, Reports, Supervisor,
+        Vaults, Verified, Volumes,
     },
 };
 
@@ -27,7 +27,7 @@ const COALESCE: Duration = Duration::from_millis(20);
 const BIRTH: &str = "2026-01-01T00:00:00Z";
 
 /// Every service of the device.
-pub const SERVICES: [&str; 11] = [
+pub const SERVICES: [&str; 12] = [
     "nim",
     "zedagent",
     "nodeagent",
@@ -39,6 +39,7 @@ pub const SERVICES: [&str; 11] = [
     "verifier",
     "domainmgr",
     "zedrouter",
+    "accessmgr",
 ];
 
 /// A device with everything around it.
@@ -125,6 +126,7 @@ impl Device {
             Chair::<verifier::Verifier, _>::seat(m, Verified::open),
             Chair::<domainmgr::Domainmgr, _>::seat(m, Hypervisor::open),
             Chair::<zedrouter::Zedrouter, _>::seat(m, Networks::open),
+            Chair::<accessmgr::Accessmgr, _>::seat(m, Doorkeeper::open),
         ];
         let place = |seat| Place {
             seat,

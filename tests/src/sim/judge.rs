@@ -40,6 +40,10 @@ impl Device {
             images(s, &wish, &mut found);
             networks(s, &wish, &mut found);
             reports(&s.evc, &wish, &mut found);
+            // No life has a property that opens anything.
+            if s.doors.is_open() {
+                found.push(format!("somebody gets in: {:?}", s.doors));
+            }
         });
         found
     }

@@ -23,7 +23,13 @@ use zedrouter::{
     item::{Layer, Setting},
 };
 
-use super::{chance::Chance, evc::Evc, truth::Truth, wish::MIB, worlds::Vault};
+use super::{
+    chance::Chance,
+    evc::Evc,
+    truth::Truth,
+    wish::MIB,
+    worlds::{Doors, Vault},
+};
 
 /// Lines that are kept for the report of a failure.
 const TRAIL: usize = 400;
@@ -64,6 +70,7 @@ pub struct State {
     /// The controller.
     pub evc: Evc,
     pub(crate) vault: Vault,
+    pub(crate) doors: Doors,
     pub(crate) truth: Truth,
     /// Actions by service and kind.
     pub actions: BTreeMap<(&'static str, String), u64>,
@@ -409,6 +416,7 @@ impl State {
         self.guests.starts = guests.starts;
         self.guests.away = guests.away;
         self.vault.reboot();
+        self.doors.reboot();
         self.truth.booted();
     }
 }
@@ -430,6 +438,7 @@ impl Machine {
             datastore: Datastore::default(),
             evc: Evc::default(),
             vault: Vault::default(),
+            doors: Doors::default(),
             truth: Truth::default(),
             actions: BTreeMap::new(),
             violations: Vec::new(),

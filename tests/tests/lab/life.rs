@@ -17,7 +17,7 @@ use crate::support::{
     with_app,
 };
 
-pub(crate) const SERVICES: [&str; 13] = [
+pub(crate) const SERVICES: [&str; 14] = [
     "tpmmgr",
     "nim",
     "nodeagent",
@@ -31,6 +31,7 @@ pub(crate) const SERVICES: [&str; 13] = [
     "reporter",
     "newlogd",
     "vaultmgr",
+    "accessmgr",
 ];
 
 /// Kills a process of the device by its pid inside the device's world.

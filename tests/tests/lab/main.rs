@@ -3,6 +3,7 @@
 //! Each test has a world of its own; nextest runs them one at a time (`.config/nextest.toml`).
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod access;
 mod attest;
 mod campaign;
 mod disk;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::{self, KeysError, keys_text, parse_keys};
+
 /// Value range of a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ItemKind {
@@ -36,6 +38,8 @@ pub enum ItemKind {
         /// Default.
         default: &'static str,
     },
+    /// OpenSSH public keys, one a line; empty by default.
+    SshKeys,
     /// Known from the Go implementation, has no effect here.
     NoEffect,
 }
@@ -201,6 +205,22 @@ pub const ITEMS: &[ItemSpec] = &[
         "",
         "Name of a vault's key (hex, from the vault's status): a vault that this key locks may be emptied and made anew. All volumes in it are lost.",
     ),
+    ItemSpec {
+        name: access::SSH,
+        kind: ItemKind::SshKeys,
+        help: "Public keys (OpenSSH lines without options) that may log in as root over the network, for as long as they stand here; empty: nobody listens.",
+    },
+    flag(
+        access::CONSOLE,
+        false,
+        "Run a shell on the serial console, for whoever has its cable.",
+    ),
+    flag(access::USB, false, "Let USB keyboards and disks be used."),
+    flag(
+        access::VGA,
+        false,
+        "Run a shell on the screen, for whoever has a keyboard.",
+    ),
     text(
         "vmm.accel",
         "auto",
@@ -350,6 +370,9 @@ pub enum ItemError {
         /// What is accepted.
         expected: String,
     },
+    /// Not a list of keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
 }
 
 /// Checks one property and gives its canonical text.
@@ -381,6 +404,7 @@ pub fn parse_item(name: &str, value: &str) -> Result<String, ItemError> {
             l @ ("trace" | "debug" | "info" | "warning" | "error") => Ok(l.to_owned()),
             _ => Err(bad("trace, debug, info, warning or error".to_owned())),
         },
+        ItemKind::SshKeys => Ok(keys_text(&parse_keys(value)?)),
         ItemKind::Text { .. } | ItemKind::NoEffect => Ok(value.to_owned()),
     }
 }
@@ -416,6 +440,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -436,6 +461,17 @@ mod tests {
             parse_item("agent.nim.debug.loglevel", "WARN"),
             Ok("warning".to_owned())
         );
+    }
+
+    #[test]
+    fn who_may_log_in_is_a_list_of_keys_or_nobody() {
+        assert_eq!(parse_item(access::SSH, "  \n"), Ok(String::new()));
+        let error = parse_item(access::SSH, "true").unwrap_err();
+        assert!(matches!(error, ItemError::Keys(KeysError { line: 1, .. })));
+        assert_eq!(ConfigItemValueMap::default().text(access::SSH), "");
+        for name in [access::CONSOLE, access::USB, access::VGA] {
+            assert!(!ConfigItemValueMap::default().flag(name), "{name}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! [`code`], one file per domain for the rest.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod adapter;
 pub mod app;
 pub mod code;

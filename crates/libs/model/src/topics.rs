@@ -6,6 +6,7 @@
 use bus::Topic;
 
 use crate::{
+    access::AccessStatus,
     adapter::PhysicalIoAdapterList,
     app::{AppCommandCounters, AppInstanceConfig, AppInstanceStatus},
     config_item::ConfigItemValueMap,
@@ -115,6 +116,8 @@ topics! {
     VAULT_KEY_FROM_DEVICE: EncryptedVaultKey = run("vaultmgr", "EncryptedVaultKeyFromDevice");
     VAULT_KEY_FROM_CONTROLLER: EncryptedVaultKey = run("zedagent", "EncryptedVaultKeyFromController");
     EXPECTED_PCRS: ExpectedPcrs = run("baseosmgr", "ExpectedPcrs");
+
+    ACCESS_STATUS: AccessStatus = run("accessmgr", "AccessStatus");
 
     NEWLOG_METRICS: NewlogMetrics = run("newlogd", "NewlogMetrics");
 

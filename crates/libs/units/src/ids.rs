@@ -9,6 +9,9 @@ pub const EVE_GID: u32 = 47_100;
 /// The service that keeps the device's keys, in the TPM or not, and signs for the others.
 pub const KEEPER: &str = "tpmmgr";
 
+/// The service that opens and closes the ways for a person into the device.
+pub const DOORKEEPER: &str = "accessmgr";
+
 /// The group of those that may read the device's private keys: of its keeper alone.
 pub const KEYS_GID: u32 = 47_099;
 
@@ -37,6 +40,7 @@ const SERVICES: &[(&str, u32)] = &[
     ("tpmmgr", 47_112),
     ("vaultmgr", 47_113),
     ("newlogd", 47_114),
+    ("accessmgr", 47_115),
 ];
 
 /// The uid that a service runs as; `None` for a name that is not a service's.

@@ -10,6 +10,7 @@
 //! - [`UnitState`] is a unit as it is now; [`Units::watch`] keeps a table of them up to date, frozen
 //!   while the supervisor restarts, as a bus subscription would.
 //! - [`ids`] are the uids and the group of the device's services.
+//! - [`login`] are the programs by which a person gets in.
 //! - [`wire`] is the gRPC form (`proto/supervisor/supervisor.proto`) and the conversions.
 //!
 //! The serving side is the `supervisor` crate; who may ask for what is its `authority.rs`.
@@ -20,6 +21,7 @@ mod client;
 mod error;
 mod fake;
 pub mod ids;
+pub mod login;
 mod name;
 mod signal;
 mod spec;

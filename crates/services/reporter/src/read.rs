@@ -5,6 +5,7 @@ use std::sync::Arc;
 use agent::Tables;
 use bus::{Object, Rows, Topic};
 use model::{
+    access::{AccessStatus, Way},
     app::AppInstanceStatus,
     config_item::ConfigItemValueMap,
     content::ContentTreeStatus,
@@ -16,11 +17,11 @@ use model::{
     security::TpmSanityStatus,
     service::ServiceStatus,
     topics::{
-        APP_INSTANCE_STATUS, APP_NETWORK_STATUS, CAPABILITIES, CONFIG_ITEMS, CONTENT_TREE_STATUS,
-        DELIVERY_JOURNAL, DEVICE_NETWORK_STATUS, DEVICE_PORT_CONFIG_LIST, DISK_METRIC,
-        DOMAIN_METRIC, DOMAIN_STATUS, NETWORK_INSTANCE_STATUS, NETWORK_METRICS, NODE_AGENT_STATUS,
-        ONBOARDING_STATUS, SERVICE_STATUS, TPM_SANITY_STATUS, VAULT_STATUS, VOLUME_STATUS,
-        ZEDAGENT_STATUS,
+        ACCESS_STATUS, APP_INSTANCE_STATUS, APP_NETWORK_STATUS, CAPABILITIES, CONFIG_ITEMS,
+        CONTENT_TREE_STATUS, DELIVERY_JOURNAL, DEVICE_NETWORK_STATUS, DEVICE_PORT_CONFIG_LIST,
+        DISK_METRIC, DOMAIN_METRIC, DOMAIN_STATUS, NETWORK_INSTANCE_STATUS, NETWORK_METRICS,
+        NODE_AGENT_STATUS, ONBOARDING_STATUS, SERVICE_STATUS, TPM_SANITY_STATUS, VAULT_STATUS,
+        VOLUME_STATUS, ZEDAGENT_STATUS,
     },
     vault::VaultStatus,
     volume::{DiskMetric, VolumeStatus},
@@ -44,6 +45,8 @@ pub struct Desired {
     pub port_configs: Option<DevicePortConfigList>,
     /// The encrypted part of the disk.
     pub vault: Option<VaultStatus>,
+    /// Logins over the network.
+    pub ssh: Option<AccessStatus>,
     /// What the device can run.
     pub capabilities: Option<Capabilities>,
     /// The device's disk.
@@ -90,6 +93,7 @@ impl Desired {
             network,
             port_configs,
             vault,
+            ssh,
             capabilities,
             disk,
             tpm,
@@ -120,6 +124,7 @@ impl Desired {
             && *network == other.network
             && *port_configs == other.port_configs
             && *vault == other.vault
+            && *ssh == other.ssh
             && *capabilities == other.capabilities
             && *disk == other.disk
             && *tpm == other.tpm
@@ -139,6 +144,7 @@ impl Desired {
             network: one(tables, &DEVICE_NETWORK_STATUS, "global"),
             port_configs: one(tables, &DEVICE_PORT_CONFIG_LIST, "global"),
             vault: one(tables, &VAULT_STATUS, "vault"),
+            ssh: one(tables, &ACCESS_STATUS, Way::Ssh.key()),
             capabilities: one(tables, &CAPABILITIES, "global"),
             disk: one(tables, &DISK_METRIC, "global"),
             tpm: one(tables, &TPM_SANITY_STATUS, "global"),

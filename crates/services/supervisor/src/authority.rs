@@ -2,12 +2,13 @@
 //!
 //! The caller is the uid that the kernel gives for the connection (SO_PEERCRED). Root may everything.
 //! Everybody who can connect (the group `eve`) may look. A service may start, stop, restart and
-//! forget transient units under its own name if it has a row in `transient.rs`, within what the row allows.
+//! forget transient units under its own name if it has a row in `transient.rs`, within what the row allows. Logins are
+//! root and exactly what `units::login` says; over the network there are none where CONFIG forbids them.
 //! Nobody but root touches another's units or services.
 
 use std::path::{Component, Path};
 
-use units::{Output, UnitName, UnitSpec, UnitsError, ids};
+use units::{Output, UnitName, UnitSpec, UnitsError, ids, login};
 
 use crate::filter::Filter;
 use crate::sandbox::SYSTEM_PROGRAMS;
@@ -20,6 +21,15 @@ const REBOOTER: &str = "nodeagent";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     uid: u32,
+}
+
+/// What a decision needs to know of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The groups of the devices that guests use.
+    pub device_groups: &'a [u32],
+    /// Whether CONFIG forbids logins over the network, or can't be asked.
+    pub remote_access_disabled: bool,
 }
 
 fn refused(reason: String) -> UnitsError {
@@ -59,13 +69,12 @@ impl Caller {
         self.row().map_or_else(Filter::default, |row| row.filter)
     }
 
-    /// Whether it may start this unit on the device below `root`. `device_groups` own the devices that
-    /// guests use.
+    /// Whether it may start this unit on the device below `root`.
     pub fn may_start(
         self,
         spec: &UnitSpec,
         root: &Path,
-        device_groups: &[u32],
+        facts: &Facts<'_>,
     ) -> Result<(), UnitsError> {
         self.may_manage(&spec.name)?;
         if spec.name.instance().is_none() {
@@ -80,7 +89,12 @@ impl Caller {
             // Only root gets here without one.
             return Ok(());
         };
-        surplus(row, self.uid, spec, root, device_groups).map_or(Ok(()), |what| {
+        let surplus = if row.logins {
+            forbidden(spec, root, facts)
+        } else {
+            surplus(row, self.uid, spec, root, facts.device_groups)
+        };
+        surplus.map_or(Ok(()), |what| {
             Err(refused(format!("{} may not {what}", self.describe())))
         })
     }
@@ -108,6 +122,16 @@ impl Caller {
             Err(refused(format!("{} may not reboot", self.describe())))
         }
     }
+}
+
+/// Why this is not a login that may be, as the end of a sentence.
+fn forbidden(spec: &UnitSpec, root: &Path, facts: &Facts<'_>) -> Option<String> {
+    if !login::is_login(root, spec) {
+        return Some(format!("run anything but a login as {}", spec.name));
+    }
+    let is_remote = matches!(login::Login::of(&spec.name), Some(login::Login::Ssh(_)));
+    (is_remote && facts.remote_access_disabled)
+        .then(|| "open the network to logins: CONFIG forbids it for ever".to_owned())
 }
 
 /// What a spec has that the row does not allow, as the end of a sentence.
@@ -206,10 +230,39 @@ mod tests {
         assert!(caller("nim").may_manage(&"nim/x".parse().unwrap()).is_err());
     }
 
+    const FACTS: Facts<'_> = Facts {
+        device_groups: &[104],
+        remote_access_disabled: false,
+    };
+
     fn may(service: &str, spec: &UnitSpec) -> bool {
         caller(service)
-            .may_start(spec, Path::new(ROOT), &[104])
+            .may_start(spec, Path::new(ROOT), &FACTS)
             .is_ok()
+    }
+
+    #[test]
+    fn the_doorkeeper_starts_logins_and_nothing_else_and_nobody_else_does() {
+        let root = Path::new(ROOT);
+        let ssh = login::spec(root, &login::Login::Ssh(login::SSH_PORT)).unwrap();
+        assert!(may(ids::DOORKEEPER, &ssh));
+        for other in ["zedrouter", "domainmgr", "nim"] {
+            assert!(!may(other, &ssh), "{other}");
+        }
+        let mut shell = ssh.clone();
+        shell.argv = vec!["/bin/sh".to_owned()];
+        assert!(!may(ids::DOORKEEPER, &shell));
+        let own = ids::service_uid(ids::DOORKEEPER).unwrap();
+        assert!(!may(ids::DOORKEEPER, &spec("accessmgr/ssh", own)));
+        let forbids = Facts {
+            remote_access_disabled: true,
+            ..FACTS
+        };
+        let doorkeeper = caller(ids::DOORKEEPER);
+        assert!(doorkeeper.may_start(&ssh, root, &forbids).is_err());
+        let terminal = login::Terminal::new("ttyS0").unwrap();
+        let console = login::spec(root, &login::Login::Shell(terminal)).unwrap();
+        doorkeeper.may_start(&console, root, &forbids).unwrap();
     }
 
     #[test]
@@ -231,7 +284,7 @@ mod tests {
         }));
         assert!(changed(|spec| spec.sandbox.groups = vec![104]));
         assert!(!may("zedrouter", &spec("domainmgr/x", own)));
-        let service = Caller::new(0).may_start(&spec("nim", 0), Path::new(ROOT), &[]);
+        let service = Caller::new(0).may_start(&spec("nim", 0), Path::new(ROOT), &FACTS);
         assert!(matches!(service, Err(UnitsError::Invalid { .. })));
     }
 

@@ -28,6 +28,8 @@ pub enum Calls {
     Emulator,
     /// dnsmasq.
     Resolver,
+    /// A person's login: no filter at all, and nobody's choice (`units::login`). Not in [`Calls::ALL`], which are filters.
+    Login,
     /// Everything that any of the others may: for units that root starts to bring up or test a device.
     #[default]
     Wide,
@@ -51,7 +53,7 @@ pub enum Network {
 }
 
 impl Calls {
-    /// All of them, from little to much.
+    /// All that are enforced by filters, from little to much.
     pub const ALL: &'static [Calls] = &[
         Self::Plain,
         Self::Programs,
@@ -72,6 +74,8 @@ impl Calls {
             Self::Guests => &[&PLAIN, &PROCESSES, &TOOLS, &OWNERS, &EMULATOR],
             Self::Emulator => &[&PLAIN, &TOOLS, &EMULATOR],
             Self::Resolver => &[&PLAIN, &PROCESSES, &RESOLVER],
+            // Not asked for: see `filter::compile`.
+            Self::Login => &[],
             Self::Wide => &[&PLAIN, &PROCESSES, &TOOLS, &OWNERS, &EMULATOR, &RESOLVER],
         };
         lists.iter().flat_map(|list| list.calls(legacy)).collect()
@@ -85,7 +89,7 @@ impl Calls {
     /// Whether it may signal processes outside its own sandbox (of the same user: for others the kernel
     /// asks for a capability that no unit has).
     pub fn signals_others(self) -> bool {
-        matches!(self, Self::Router | Self::Wide)
+        matches!(self, Self::Router | Self::Login | Self::Wide)
     }
 }
 
@@ -124,6 +128,7 @@ impl fmt::Display for Calls {
             Self::Guests => "guests",
             Self::Emulator => "emulator",
             Self::Resolver => "resolver",
+            Self::Login => "login",
             Self::Wide => "wide",
         })
     }

@@ -237,6 +237,21 @@ fn what_is_hostile_is_in_no_list() {
 }
 
 #[test]
+fn a_login_has_no_filter_and_is_no_class_of_services() {
+    let filter = Filter {
+        calls: Calls::Login,
+        network: Network::Everything,
+    };
+    assert!(compile(filter).unwrap().0.is_empty());
+    assert!(!Calls::ALL.contains(&Calls::Login));
+    assert!(
+        crate::table::SERVICES
+            .iter()
+            .all(|service| service.calls != Calls::Login)
+    );
+}
+
+#[test]
 fn the_programs_fit_into_the_kernel() {
     for (machine, calls, network) in everything() {
         let filters = compile_for(Filter { calls, network }, machine.arch).unwrap();

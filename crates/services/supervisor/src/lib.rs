@@ -51,7 +51,7 @@ pub mod transient;
 mod watchdog;
 mod world;
 
-pub use authority::Caller;
+pub use authority::{Caller, Facts};
 pub use filter::Filter;
 pub use notify::Message;
 pub use power::{EXIT_POWER_OFF, EXIT_REBOOT};

@@ -223,6 +223,18 @@ pub(crate) fn leave_network(network: Network) -> Result<(), SandboxError> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(kernel("leave the network"))
 }
 
+/// A login's sandbox without the capabilities that this machine does not even give to the supervisor (one that is a
+/// container itself): a service without one of its own could not work, a person works with what there is.
+pub(crate) fn of_login(sandbox: &Sandbox) -> Result<Sandbox, SandboxError> {
+    let had = caps::read(None, CapSet::Permitted).map_err(changing("permitted"))?;
+    let mut sandbox = sandbox.clone();
+    sandbox.capabilities.retain(|one| {
+        let capability = one.as_str().parse::<caps::Capability>();
+        capability.is_ok_and(|capability| had.contains(&capability))
+    });
+    Ok(sandbox)
+}
+
 /// Changes user and groups and keeps the unit's capabilities, and only those, for good.
 pub(crate) fn become_user(sandbox: &Sandbox) -> Result<(), SandboxError> {
     let wanted = sandbox

@@ -15,10 +15,10 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 use units::wire::{self, v1};
-use units::{UnitName, UnitSpec, UnitState, UnitTable, UnitsError, ids};
+use units::{UnitName, UnitSpec, UnitState, UnitTable, UnitsError, ids, login};
 use v1::supervisor_server::{Supervisor, SupervisorServer};
 
-use crate::authority::Caller;
+use crate::authority::{Caller, Facts};
 use crate::filter::Filter;
 use crate::power::Down;
 
@@ -97,6 +97,19 @@ struct Desk {
     board: Board,
 }
 
+/// Makes the directory in which sshd locks up the part of itself that talks to strangers.
+fn make_ready_for_sshd() -> Result<(), UnitsError> {
+    let made = match std::fs::create_dir(login::SSHD_EMPTY) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other,
+    };
+    let mode = std::fs::Permissions::from_mode(0o755);
+    made.and_then(|()| std::fs::set_permissions(login::SSHD_EMPTY, mode))
+        .map_err(|error| UnitsError::Failed {
+            reason: format!("{}: {error}", login::SSHD_EMPTY),
+        })
+}
+
 /// The groups of the devices that guests use; only those that are not root's.
 fn device_groups() -> Vec<u32> {
     ["/dev/kvm", "/dev/net/tun", "/dev/vhost-net"]
@@ -171,7 +184,14 @@ impl Desk {
             reason: "no spec".into(),
         })?;
         let spec = wire::spec_from_wire(spec)?;
-        caller.may_start(&spec, &self.root, &device_groups())?;
+        let facts = Facts {
+            device_groups: &device_groups(),
+            remote_access_disabled: login::remote_access_disabled(&self.root),
+        };
+        caller.may_start(&spec, &self.root, &facts)?;
+        if login::is_login(&self.root, &spec) {
+            make_ready_for_sshd()?;
+        }
         self.ask_unit(caller, Op::Start(Box::new(spec), caller.filter()))
             .await
     }

@@ -25,6 +25,7 @@ use rustix::fs::{OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 use units::{Output, UnitSpec};
 
+use crate::calls::Calls;
 use crate::filter::{self, Filter, FilterError};
 use crate::machine::Origin;
 use crate::sandbox::{self, SandboxError};
@@ -126,7 +127,11 @@ fn become_unit(mut channel: &UnixStream) -> Result<std::convert::Infallible, Shi
     let rules = sandbox::rules(&spec, filter, origin)?;
     let filters = filter::compile(filter)?;
     sandbox::leave_network(filter.network)?;
-    sandbox::become_user(&spec.sandbox)?;
+    if filter.calls == Calls::Login {
+        sandbox::become_user(&sandbox::of_login(&spec.sandbox)?)?;
+    } else {
+        sandbox::become_user(&spec.sandbox)?;
+    }
 
     match &spec.output {
         Output::Log => {}

@@ -97,6 +97,9 @@ pub const AREAS: &[Area] = &[
     area("run/hypervisor", "domainmgr", 0o2711),
     area("run/hypervisor/kvm", "domainmgr", 0o2711),
     area("run/zedrouter-net", "zedrouter", 0o2750),
+    // Who may log in, and the device's own key for that: nobody else's, not even to look.
+    area("run/access", "accessmgr", 0o700),
+    area("persist/accessmgr", "accessmgr", 0o700),
 ];
 
 const fn area(path: &'static str, owner: &'static str, mode: u32) -> Area {
@@ -286,6 +289,24 @@ pub const SERVICES: &[Service] = &[
         write: &[At::Root("persist/newlog")],
         ..PLAIN
     },
+    Service {
+        name: "accessmgr",
+        // It looks who is connected.
+        network: Network::Local,
+        after: &["zedagent"],
+        // The kernel's switches for USB interfaces and screens are root's; Landlock leaves it no other files.
+        capabilities: &[Capability::DacOverride],
+        // Who logged in stands in sshd's output.
+        read: &[At::Root("config"), At::Root("persist/log")],
+        write: &[
+            At::Root("run/access"),
+            At::Root("persist/accessmgr"),
+            // On a device that is this machine, and in no other.
+            At::Root("sys/devices"),
+            At::Root("sys/bus/usb"),
+        ],
+        ..PLAIN
+    },
 ];
 
 impl Service {
@@ -452,7 +473,9 @@ mod tests {
         for service in SERVICES {
             for path in service.write {
                 let At::Root(path) = path else { continue };
-                let made = *path == "config" || AREAS.iter().any(|area| area.path == *path);
+                let is_kernels = path.starts_with("sys/");
+                let made =
+                    is_kernels || *path == "config" || AREAS.iter().any(|area| area.path == *path);
                 assert!(made, "{} writes {path}", service.name);
             }
         }

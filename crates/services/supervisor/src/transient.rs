@@ -19,6 +19,8 @@ pub struct Transient {
     pub what: &'static str,
     /// Whether they may run as guests' users (else only as the service's own).
     pub guests: bool,
+    /// Whether they are logins: exactly those of `units::login`, as root, and nothing else of this row counts.
+    pub logins: bool,
     /// Capabilities that they may have.
     pub capabilities: &'static [Capability],
     /// Paths below which everything lies that they may read, write or execute (and what every program
@@ -34,6 +36,7 @@ pub const TRANSIENTS: &[Transient] = &[
         owner: "domainmgr",
         what: "a guest (QEMU)",
         guests: true,
+        logins: false,
         capabilities: &[],
         within: &[
             At::Root("run/hypervisor/kvm"),
@@ -53,6 +56,7 @@ pub const TRANSIENTS: &[Transient] = &[
         owner: "zedrouter",
         what: "a network's resolver (dnsmasq)",
         guests: false,
+        logins: false,
         // Port 53 and 67, raw sockets for pings, nft sets.
         capabilities: &[
             Capability::NetAdmin,
@@ -62,6 +66,18 @@ pub const TRANSIENTS: &[Transient] = &[
         within: &[At::Root("run/zedrouter-net")],
         filter: Filter {
             calls: Calls::Resolver,
+            network: Network::Everything,
+        },
+    },
+    Transient {
+        owner: ids::DOORKEEPER,
+        what: "a login (sshd, agetty)",
+        guests: false,
+        logins: true,
+        capabilities: Capability::ALL,
+        within: &[],
+        filter: Filter {
+            calls: Calls::Login,
             network: Network::Everything,
         },
     },

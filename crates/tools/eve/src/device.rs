@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bus::{Object, Topic};
 use jiff::Timestamp;
 use model::{
+    access::AccessStatus,
     adapter::PhysicalIoAdapterList,
     app::{AppCommandCounters, AppInstanceConfig, AppInstanceStatus},
     config_item::ConfigItemValueMap,
@@ -212,6 +213,7 @@ tables! {
     vault_key: EncryptedVaultKey = VAULT_KEY_FROM_DEVICE;
     escrowed_key: EncryptedVaultKey = VAULT_KEY_FROM_CONTROLLER;
     expected_pcrs: ExpectedPcrs = EXPECTED_PCRS;
+    access: AccessStatus = ACCESS_STATUS;
     disk: DiskMetric = DISK_METRIC;
     downloads: DownloaderStatus = DOWNLOADER_STATUS;
     verifications: VerifyImageStatus = VERIFY_IMAGE_STATUS;

@@ -10,6 +10,7 @@
 //! - `cli` is the command line; each subcommand has a file below it.
 #![forbid(unsafe_code)]
 
+mod access;
 pub mod bundle;
 pub mod check;
 pub mod cli;

@@ -128,6 +128,7 @@ fn properties() -> Result<String> {
                 default.to_owned(),
                 "trace, debug, info, warning, error".to_owned(),
             ),
+            ItemKind::SshKeys => (String::new(), "OpenSSH public keys, one a line".to_owned()),
             ItemKind::NoEffect => (String::new(), "accepted, has no effect".to_owned()),
         };
         writeln!(

@@ -4,6 +4,7 @@
 use std::{fmt::Write, path::Path};
 
 use anyhow::{Context, Result};
+use listeners::table::{Row, TABLE};
 use supervisor::{
     table::{At, SERVICES, Service},
     transient::{TRANSIENTS, Transient},
@@ -65,11 +66,14 @@ fn tables() -> Result<String> {
             owner,
             what,
             guests,
+            logins,
             capabilities,
             within,
             filter,
         } = unit;
-        let user = if *guests {
+        let user = if *logins {
+            "root".to_owned()
+        } else if *guests {
             format!(
                 "one of {} to {}, or its owner's",
                 ids::GUEST_UID_FIRST,
@@ -81,10 +85,39 @@ fn tables() -> Result<String> {
         writeln!(
             text,
             "| {what} | {owner} | {user} | {} | {} | {} | {} |",
-            rights(capabilities),
-            paths(within),
+            if *logins {
+                "all".to_owned()
+            } else {
+                rights(capabilities)
+            },
+            if *logins {
+                "everywhere".to_owned()
+            } else {
+                paths(within)
+            },
             filter.calls,
             filter.network,
+        )?;
+    }
+    text.push_str(
+        "\nSockets that accept what others send. `eve check sockets` compares them with what there is, and whatever is in no \
+         row is a failed check:\n\n\
+         | unit | speaks | where | reached by | why |\n\
+         |---|---|---|---|---|\n",
+    );
+    for row in TABLE {
+        let Row {
+            units,
+            protocols,
+            at,
+            reached_by,
+            why,
+        } = row;
+        let protocols = listed(protocols.iter().map(ToString::to_string));
+        writeln!(
+            text,
+            "| {} | {protocols} | {at} | {reached_by} | {why} |",
+            units.join(", ")
         )?;
     }
     Ok(text)

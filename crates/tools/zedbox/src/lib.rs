@@ -41,6 +41,7 @@ pub const PROGRAMS: &[Program] = &[
     program("zedmanager", zedmanager::main),
     program("reporter", reporter::main),
     program("newlogd", newlogd::main),
+    program("accessmgr", accessmgr::main),
     program("eve", eve::cli::main),
 ];
 

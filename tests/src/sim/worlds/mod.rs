@@ -1,6 +1,7 @@
 //! One world per service: what it would see and do on the machine, with preconditions.
 
 mod controller;
+mod doors;
 mod guests;
 mod images;
 mod network;
@@ -14,6 +15,7 @@ use nodeagent::{Ask, Nodeagent};
 use super::machine::Machine;
 
 pub(crate) use controller::Controller;
+pub(crate) use doors::{Doorkeeper, Doors};
 pub(crate) use guests::Hypervisor;
 pub(crate) use images::{Downloads, Verified};
 pub(crate) use network::{Networks, Ports};

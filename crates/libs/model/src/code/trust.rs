@@ -51,6 +51,60 @@ macro_rules! with_trust {
         remedy: "Let the controller send the login in a cipher block. evc does so for each device that has sent its certificate for key exchange (docs/decisions/103-secrets.md).",
         properties: [],
     }
+    AccessKeys = "access.keys" {
+        meaning: "A list of keys that are to log in over the network can't be used. None of them gets in by it.",
+        causes: [
+            "A line has options (command=, from=) before the key, is damaged, or is a key of a type that is not accepted.",
+            "There are too many keys, or one is too long.",
+        ],
+        remedy: "The message names the line and what is wrong with it; give the key as `ssh-keygen` wrote it into the .pub file. Nothing is opened by what can't be read.",
+        properties: ["debug.enable.ssh"],
+    }
+    AccessDisabled = "access.disabled" {
+        meaning: "The config authorizes keys to log in over the network, and this device has forbidden that for ever.",
+        causes: [
+            "There is a file remote_access_disabled in the CONFIG partition.",
+            "The CONFIG partition can't be read, so that the file may be there.",
+        ],
+        remedy: "Take the keys out of the property: they have no effect. Only who installs the device anew can take the file away.",
+        properties: ["debug.enable.ssh"],
+    }
+    AccessLogin = "access.login" {
+        meaning: "A way into the device is to be open and is not, because its program could not be started, or is to be closed and could not be ended.",
+        causes: [
+            "sshd or agetty is not installed in this image, or ends at once; its log says why.",
+            "Something else listens on the port.",
+            "The supervisor refuses to run it.",
+        ],
+        remedy: "`eve logs accessmgr` and `eve check sockets` tell what is in the way. Tried again by itself.",
+        properties: ["debug.enable.ssh", "debug.enable.console", "debug.enable.vga"],
+    }
+    AccessFiles = "access.files" {
+        meaning: "The list of keys or the device's own key for logins could not be written.",
+        causes: [
+            "The disk is full, read-only or failing.",
+        ],
+        remedy: "`eve check storage` tells which. Tried again by itself; nobody gets in before.",
+        properties: ["debug.enable.ssh"],
+    }
+    AccessHardware = "access.hardware" {
+        meaning: "The kernel did not switch a USB interface or a screen as it was told to.",
+        causes: [
+            "A kernel without authorization of USB interfaces (older than 4.4), or without that of consoles.",
+            "The device was pulled out at that moment.",
+        ],
+        remedy: "The message names the file of the kernel. Tried again by itself; until then a keyboard may work that should not.",
+        properties: ["debug.enable.usb", "debug.enable.vga"],
+    }
+    AccessListener = "access.listener" {
+        meaning: "A process listens on a socket that no row of the device's table of sockets explains.",
+        causes: [
+            "Somebody started a program on the device by hand.",
+            "A service was taken over, or is of another version than this command.",
+        ],
+        remedy: "The message names process and address. End it, and find out who started it; a service's process that is ended is started anew by the supervisor. docs/security.md has the table.",
+        properties: [],
+    }
     OnboardIdentity = "onboard.identity" {
         meaning: "The device's key or certificate could not be made or read.",
         causes: [

@@ -8,6 +8,7 @@ use api::info::{
     ZInfoNetwork, ZInfoTypes, z_info_msg::InfoContent,
 };
 use model::{
+    access::AccessReason,
     config_item::{ConfigItemValueMap, spec},
     domain::Accelerator,
     node::{BootReason, DeviceOperationKind, DevicePhase, MaintenanceReason, NodeAgentStatus},
@@ -99,6 +100,10 @@ pub(super) fn info(desired: &Desired, system: &System) -> Content {
         hsm_info: desired.tpm.as_ref().map(hsm_text).unwrap_or_default(),
         maintenance_mode: !node.maintenance.is_empty(),
         maintenance_mode_reasons: node.maintenance.iter().copied().map(maintenance).collect(),
+        remote_access_disabled: desired
+            .ssh
+            .as_ref()
+            .is_some_and(|ssh| ssh.reason == AccessReason::Disabled),
         ..ZInfoDevice::default()
     };
     Content::new(ZInfoTypes::ZiDevice, InfoContent::Dinfo(dinfo), false)

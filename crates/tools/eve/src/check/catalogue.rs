@@ -395,7 +395,13 @@ pub const CATALOGUE: &[Spec] = &[
         103,
         "sockets",
         Sandbox,
-        "only the device's own units listen on the network",
+        "whatever listens is in the table of sockets",
+    ),
+    spec(
+        104,
+        "access",
+        Sandbox,
+        "a person gets in by what the config opens, and by nothing else",
     ),
 ];
 

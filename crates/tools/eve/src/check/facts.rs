@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -47,6 +47,8 @@ impl<T> Fact<T> {
 /// Everything.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Facts {
+    /// Where the device's directories are.
+    pub root: PathBuf,
     /// Why live checks have no sense here; none on a live device.
     pub not_live: Option<String>,
     /// CONFIG.
@@ -91,7 +93,7 @@ pub struct Facts {
     pub datastores: BTreeMap<String, Fact<String>>,
     /// Processes of units by name.
     pub processes: BTreeMap<String, Fact<Process>>,
-    /// Sockets that accept connections or datagrams.
+    /// Sockets of all kinds that accept what others send, in every network namespace of the device.
     pub sockets: Fact<Vec<Socket>>,
 }
 
@@ -248,15 +250,15 @@ pub struct Process {
     pub memory_limit: Option<Option<u64>>,
 }
 
-/// A socket that accepts connections or datagrams.
+/// A socket that accepts what others send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
-    /// `tcp`, `udp`, `tcp6`, `udp6`.
-    pub protocol: &'static str,
-    /// Where.
-    pub local: SocketAddr,
+    /// What it speaks, and where it hears.
+    pub socket: listeners::Socket,
     /// The unit that it belongs to, if it is one of the device's.
     pub unit: Option<String>,
-    /// The program, if it could be found.
+    /// The process that has it open, if it could be found.
+    pub pid: Option<u32>,
+    /// Its program.
     pub program: Option<String>,
 }

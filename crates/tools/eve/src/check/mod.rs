@@ -11,6 +11,7 @@
 //! are stable: [`catalogue`] is the list, one file per group judges it. A check that could not look says
 //! `skipped` and why, never `ok`.
 
+mod access;
 pub mod catalogue;
 pub mod collect;
 pub mod facts;
@@ -20,6 +21,7 @@ mod network;
 mod processes;
 mod sandbox;
 mod services;
+mod sockets;
 mod storage;
 mod text;
 
@@ -134,6 +136,8 @@ pub fn evaluate(device: &Device, facts: &Facts) -> Vec<Check> {
     judge.machine();
     judge.services();
     judge.sandboxes();
+    judge.sockets();
+    judge.access();
     let mut checks = judge.checks;
     // Stable: ports and services keep their order.
     checks.sort_by_key(|check| check.number);

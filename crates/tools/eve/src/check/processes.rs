@@ -1,9 +1,6 @@
-//! `/proc` as text: capabilities, `status`, sockets. Pure.
+//! `/proc` as text: capabilities, `status`. Pure.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::collections::BTreeSet;
 
 use super::facts::Process;
 
@@ -131,55 +128,6 @@ pub(super) fn inner_pid(status: &str) -> Option<u32> {
     pids.split_whitespace().next_back()?.parse().ok()
 }
 
-/// Sockets of a file such as `/proc/net/tcp`: those that accept, with their inodes.
-pub(super) fn sockets(text: &str, tcp: bool) -> Vec<(SocketAddr, u64)> {
-    text.lines()
-        .skip(1)
-        .filter_map(|line| socket(line, tcp))
-        .collect()
-}
-
-fn socket(line: &str, tcp: bool) -> Option<(SocketAddr, u64)> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let (local, remote, state, inode) = (
-        fields.get(1)?,
-        fields.get(2)?,
-        fields.get(3)?,
-        fields.get(9)?,
-    );
-    // 0A: listening. UDP has 07 for "open", and no peer.
-    let accepts = if tcp {
-        *state == "0A"
-    } else {
-        *state == "07" && remote.ends_with(":0000")
-    };
-    if !accepts {
-        return None;
-    }
-    Some((address(local)?, inode.parse().ok()?))
-}
-
-/// `0100007F:0035`: words in the machine's order.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let words: Vec<u32> = (0..ip.len() / 8)
-        .map(|index| u32::from_str_radix(ip.get(index * 8..index * 8 + 8)?, 16).ok())
-        .collect::<Option<_>>()?;
-    let ip = match words.as_slice() {
-        [word] => IpAddr::V4(Ipv4Addr::from(word.to_ne_bytes())),
-        [a, b, c, d] => {
-            let mut bytes = [0; 16];
-            for (chunk, word) in bytes.chunks_exact_mut(4).zip([a, b, c, d]) {
-                chunk.copy_from_slice(&word.to_ne_bytes());
-            }
-            IpAddr::V6(Ipv6Addr::from(bytes))
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -219,23 +167,10 @@ mod tests {
         assert_eq!(status("Name:\tx\n"), None);
     }
 
-    #[test]
-    fn listening_sockets_are_found() {
-        let tcp = "  sl  local_address rem_address   st ...\n   0: 0100007F:0035 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1\n   1: 0100007F:0036 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n";
-        assert_eq!(
-            sockets(tcp, true),
-            [("127.0.0.1:53".parse().unwrap(), 4711)]
-        );
-        let udp6 = "head\n   0: 00000000000000000000000000000000:0043 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 9 2\n";
-        assert_eq!(sockets(udp6, false), [("[::]:67".parse().unwrap(), 9)]);
-    }
-
     proptest! {
         #[test]
         fn any_text_is_taken(text in any::<String>()) {
             let _ = status(&text);
-            let _ = sockets(&text, true);
-            let _ = address(&text);
         }
     }
 }

@@ -482,7 +482,6 @@ impl Judge<'_> {
             },
         );
         self.keys();
-        self.sockets();
     }
 
     fn keys(&mut self) {
@@ -520,40 +519,5 @@ impl Judge<'_> {
             )
         };
         self.add("sandbox.keys", verdict);
-    }
-
-    fn sockets(&mut self) {
-        let verdict = match &self.facts.sockets {
-            Fact::Known(sockets) => {
-                let text = |socket: &super::facts::Socket| {
-                    let who = socket
-                        .unit
-                        .as_deref()
-                        .map(words::short)
-                        .or(socket.program.clone())
-                        .unwrap_or_else(|| "unknown".to_owned());
-                    format!("{who} {} {}", socket.protocol, socket.local)
-                };
-                let open = sockets
-                    .iter()
-                    .filter(|socket| !socket.local.ip().is_loopback());
-                let (ours, foreign): (Vec<_>, Vec<_>) =
-                    open.partition(|socket| socket.unit.is_some());
-                let foreign: Vec<String> = foreign.into_iter().map(text).collect();
-                let ours: Vec<String> = ours.into_iter().map(text).collect();
-                if !foreign.is_empty() {
-                    warn(
-                        format!("not a unit of the device: {}", some_of(&foreign)),
-                        "Stop what does not belong on the device.",
-                    )
-                } else if ours.is_empty() {
-                    ok("nothing listens")
-                } else {
-                    ok(some_of(&ours))
-                }
-            }
-            Fact::Failed(why) | Fact::Skipped(why) => skipped(why.clone()),
-        };
-        self.add("sockets", verdict);
     }
 }

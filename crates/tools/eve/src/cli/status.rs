@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Verdict, args::Global, snapshot};
 use crate::{
-    Device, Error,
+    Device, Error, access,
     output::{self, Cell, Output, Paint},
     why::{self, Trouble},
     words,
@@ -28,6 +28,7 @@ struct Screen<'a> {
     node: Option<&'a model::node::NodeAgentStatus>,
     capabilities: Option<&'a model::domain::Capabilities>,
     disk: Option<&'a model::volume::DiskMetric>,
+    access: &'a std::collections::BTreeMap<String, model::access::AccessStatus>,
     ports: &'a [PortStatus],
     apps: Vec<&'a AppInstanceStatus>,
     troubles: &'a [Trouble],
@@ -45,6 +46,7 @@ pub(super) fn status(global: &Global, out: Output) -> Result<Verdict, Error> {
             node: device.node.get("nodeagent"),
             capabilities: device.capabilities.get("global"),
             disk: device.disk.get("global"),
+            access: &device.access.rows,
             ports,
             apps: device.apps.rows.values().collect(),
             troubles: &troubles,
@@ -148,6 +150,10 @@ fn head(device: &Device) -> Vec<Vec<Cell>> {
             let text = format!("takes on nothing new: {}", reasons.join("; "));
             add("maintenance", text, Paint::Bad);
         }
+    }
+    if let Some((text, is_shut)) = access::line(device) {
+        let paint = if is_shut { Paint::Plain } else { Paint::Busy };
+        add("ways in", text, paint);
     }
     if let Some(disk) = device.disk.get("global") {
         let text = format!(

@@ -23,7 +23,8 @@ pub(super) fn why(global: &Global, out: Output, args: &WhyArgs) -> Result<Verdic
             | Asked::Network
             | Asked::Port
             | Asked::Report
-            | Asked::Service,
+            | Asked::Service
+            | Asked::Access,
         )
         | None => None,
     });

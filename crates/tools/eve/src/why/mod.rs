@@ -19,6 +19,7 @@
 //! `walk.rs` is the machinery, `whole.rs` asks about everything, `text.rs` prints; the rest is one file per
 //! part of the device, and `property.rs` says which property changes a retry.
 
+mod access;
 mod app;
 mod content;
 mod controller;
@@ -69,6 +70,8 @@ pub enum Asked {
     Report,
     /// A service or a helper of one
     Service,
+    /// A way in for a person
+    Access,
 }
 
 impl fmt::Display for Asked {
@@ -82,6 +85,7 @@ impl fmt::Display for Asked {
             Self::Config => "config",
             Self::Report => "report",
             Self::Service => "service",
+            Self::Access => "access",
         })
     }
 }
@@ -119,6 +123,7 @@ pub enum Kind {
     Verification,
     Datastore,
     Report,
+    Access,
 }
 
 impl fmt::Display for Kind {
@@ -153,6 +158,7 @@ impl fmt::Display for Kind {
             Self::Verification => "verification",
             Self::Datastore => "datastore",
             Self::Report => "report",
+            Self::Access => "way in",
         })
     }
 }

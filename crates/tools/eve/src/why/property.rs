@@ -23,9 +23,10 @@ pub(super) fn property(items: &ConfigItemValueMap, name: &str) -> Option<Propert
     let value = match spec.kind {
         ItemKind::Int { .. } => items.int(name).to_string(),
         ItemKind::Bool { .. } => items.flag(name).to_string(),
-        ItemKind::TriState { .. } | ItemKind::Text { .. } | ItemKind::LogLevel { .. } => {
-            items.text(name).to_owned()
-        }
+        ItemKind::TriState { .. }
+        | ItemKind::Text { .. }
+        | ItemKind::LogLevel { .. }
+        | ItemKind::SshKeys => items.text(name).to_owned(),
         ItemKind::NoEffect => String::new(),
     };
     Some(Property {

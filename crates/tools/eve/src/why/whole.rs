@@ -101,6 +101,9 @@ pub(super) fn candidates(device: &Device) -> Vec<Candidate<Asked>> {
     for key in device.journal.rows.keys() {
         add(Asked::Report, key, "");
     }
+    for key in device.access.rows.keys() {
+        add(Asked::Access, key, "");
+    }
     add(Asked::Onboarding, "onboarding", "");
     add(Asked::Config, "config", "");
     all
@@ -139,6 +142,7 @@ pub(super) fn answer(device: &Device, asked: Asked, key: &str) -> Answer {
         Asked::Config => walk.config(),
         Asked::Report => walk.report(key),
         Asked::Service => walk.service(key),
+        Asked::Access => walk.access(key),
     };
     let mut notes = match asked {
         Asked::App => walk.app_notes(key),
@@ -148,7 +152,8 @@ pub(super) fn answer(device: &Device, asked: Asked, key: &str) -> Answer {
         | Asked::Port
         | Asked::Onboarding
         | Asked::Config
-        | Asked::Report => Vec::new(),
+        | Asked::Report
+        | Asked::Access => Vec::new(),
     };
     let of_it = unkept(device);
     let of_it = of_it
@@ -197,6 +202,7 @@ fn subject(walk: &Walk<'_>, asked: Asked, key: &str) -> Subject {
         Asked::Network => Kind::NetworkInstance,
         Asked::Port => Kind::Port,
         Asked::Report => Kind::Report,
+        Asked::Access => Kind::Access,
     };
     let candidates = candidates(walk.device);
     let mut found = candidates
@@ -239,6 +245,10 @@ fn state(device: &Device, asked: Asked, key: &str) -> String {
             at.map(|at| format!("last acknowledged {}", crate::words::time(at)))
         }
         Asked::Service => device.services.get(key).map(super::service::phase),
+        Asked::Access => {
+            let row = device.access.get(key);
+            row.map(|row| crate::access::text(row, device.at))
+        }
     }
     .unwrap_or_else(|| "not known".to_owned())
 }
@@ -314,7 +324,7 @@ pub fn troubles(device: &Device, only: Option<Asked>) -> Vec<Trouble> {
 
 /// What is asked about when nothing is named: services first, as everything else may follow from them.
 fn asked_about(device: &Device, only: Option<Asked>) -> Vec<Candidate<Asked>> {
-    const ORDER: [Asked; 8] = [
+    const ORDER: [Asked; 9] = [
         Asked::Service,
         Asked::Onboarding,
         Asked::Port,
@@ -323,6 +333,7 @@ fn asked_about(device: &Device, only: Option<Asked>) -> Vec<Candidate<Asked>> {
         Asked::Network,
         Asked::Volume,
         Asked::Report,
+        Asked::Access,
     ];
     let used: BTreeSet<&str> = device
         .network_instance_configs

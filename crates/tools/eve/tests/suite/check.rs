@@ -18,7 +18,12 @@ use eve::{
     snapshot::Supervisor,
 };
 use jiff::SignedDuration;
+use listeners::{
+    Place::{self, Frames, Path, Port},
+    Protocol::{self, Packet, Tcp, Udp, Udp6, Unix},
+};
 use model::{
+    access::Way,
     code::Code,
     domain::Accelerator,
     node::BootReason,
@@ -29,7 +34,7 @@ use model::{
 use supervisor::calls::Network;
 use units::ids;
 
-use crate::device::*;
+use crate::{access::shut, device::*};
 
 fn valid(days: i64) -> Validity {
     Validity {
@@ -64,6 +69,7 @@ fn process(unit: &str) -> Process {
     let bits = match unit {
         "nim" | "zedrouter" | "zedrouter/dns-bn1" => CAPABILITIES,
         // Chown, DacOverride, Fowner.
+        "accessmgr" => 1 << 1,
         "domainmgr" | "vaultmgr" => 1 | 1 << 1 | 1 << 3,
         _ => 0,
     };
@@ -167,19 +173,53 @@ fn well(device: &Device) -> Facts {
             .map(|unit| (unit.clone(), Fact::Known(process(unit))))
             .collect(),
         sockets: Fact::Known(vec![
-            Socket {
-                protocol: "udp",
-                local: "10.11.12.1:53".parse().unwrap(),
-                unit: Some("zedrouter/dns-bn1".to_owned()),
-                program: Some("dnsmasq".to_owned()),
-            },
-            Socket {
-                protocol: "tcp",
-                local: "127.0.0.1:9".parse().unwrap(),
-                unit: None,
-                program: Some("elsewhere".to_owned()),
-            },
+            listens(
+                Some("supervisor"),
+                Unix,
+                Path("/dev/root/run/supervisor/supervisor.sock".into()),
+            ),
+            listens(
+                Some("supervisor"),
+                Unix,
+                Path("/dev/root/run/supervisor/notify/nim".into()),
+            ),
+            listens(
+                Some("supervisor"),
+                Unix,
+                Path("/dev/root/run/supervisor/notify/zedagent".into()),
+            ),
+            listens(Some("nim"), Packet, Frames(0x0800)),
+            listens(
+                Some("zedrouter/dnsmasq-bn1"),
+                Udp,
+                Port("10.11.12.1:53".parse().unwrap()),
+            ),
+            listens(
+                Some("zedrouter/dnsmasq-bn1"),
+                Tcp,
+                Port("10.11.12.1:53".parse().unwrap()),
+            ),
+            listens(
+                Some("accessmgr/ssh"),
+                Tcp,
+                Port("0.0.0.0:22".parse().unwrap()),
+            ),
         ]),
+        root: "/dev/root".into(),
+    }
+}
+
+/// A socket of a unit.
+fn listens(unit: Option<&str>, protocol: Protocol, place: Place) -> Socket {
+    Socket {
+        socket: listeners::Socket {
+            protocol,
+            place,
+            inode: 1,
+        },
+        unit: unit.map(str::to_owned),
+        pid: Some(7),
+        program: None,
     }
 }
 
@@ -223,6 +263,9 @@ fn device() -> Device {
             },
         );
         d.node.rows.get_mut("nodeagent").unwrap().boot_reason = BootReason::First;
+        for way in Way::ALL {
+            one(&mut d.access, way.key(), shut(way));
+        }
     })
 }
 
@@ -231,7 +274,7 @@ fn text(device: &Device, facts: &Facts) -> String {
 }
 
 /// Only what is amiss.
-fn amiss(spoil: impl FnOnce(&mut Device, &mut Facts)) -> String {
+pub(crate) fn amiss(spoil: impl FnOnce(&mut Device, &mut Facts)) -> String {
     let mut d = device();
     let mut facts = well(&d);
     spoil(&mut d, &mut facts);
@@ -477,12 +520,18 @@ fn what_is_wrong_is_told_with_a_remedy() {
                     "zedmanager".to_owned(),
                     Fact::Failed("there is no process 7".to_owned()),
                 );
-                f.sockets = Fact::Known(vec![Socket {
-                    protocol: "tcp",
-                    local: "0.0.0.0:22".parse().unwrap(),
-                    unit: None,
-                    program: Some("sshd".to_owned()),
-                }]);
+                f.sockets = Fact::Known(vec![
+                    Socket {
+                        pid: Some(4711),
+                        program: Some("sshd".to_owned()),
+                        ..listens(None, Tcp, Port("0.0.0.0:22".parse().unwrap()))
+                    },
+                    listens(Some("zedagent"), Udp6, Port("[::]:5353".parse().unwrap())),
+                    Socket {
+                        pid: None,
+                        ..listens(None, Unix, Path("@hidden".into()))
+                    },
+                ]);
             }),
         ),
     ];

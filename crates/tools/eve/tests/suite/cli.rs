@@ -74,7 +74,7 @@ fn ps_shows_helpers_below_their_owners() {
     let root = on_disk(&with(|d| down(d, "verifier", 4)));
     golden("ps", &[("ps", says(root.path(), 0, &["ps", AT]))]);
     let units = as_json(root.path(), 0, &["ps"]);
-    assert_eq!(units.as_array().unwrap().len(), 13);
+    assert_eq!(units.as_array().unwrap().len(), 14);
 }
 
 #[test]

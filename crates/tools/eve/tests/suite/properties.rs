@@ -164,7 +164,7 @@ fn inflict(snapshot: &mut Snapshot, harm: Harm) -> Option<()> {
     Some(())
 }
 
-const KINDS: [Asked; 8] = [
+const KINDS: [Asked; 9] = [
     Asked::App,
     Asked::Volume,
     Asked::Network,
@@ -173,6 +173,7 @@ const KINDS: [Asked; 8] = [
     Asked::Config,
     Asked::Report,
     Asked::Service,
+    Asked::Access,
 ];
 
 proptest! {

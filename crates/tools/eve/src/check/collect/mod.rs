@@ -32,6 +32,7 @@ impl World for Live {
         };
         let mut facts = Facts {
             not_live: not_live.clone(),
+            root: std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone()),
             ..Facts::default()
         };
         files::look(&self.root, device, &mut facts);
@@ -44,6 +45,7 @@ impl World for Live {
         match anchor {
             Some(anchor) => {
                 running::look(device, &processes, &mut facts);
+                running::look_at_sockets(&processes, &mut facts);
                 let looked = thread::scope(|scope| {
                     let facts = &mut facts;
                     let inside = scope.spawn(move || match enter(anchor) {
@@ -59,7 +61,11 @@ impl World for Live {
                     skip_network("looking at the network has failed", &mut facts);
                 }
             }
-            None => skip_network(&not_live.unwrap_or_default(), &mut facts),
+            None => {
+                let why = not_live.unwrap_or_default();
+                facts.sockets = Fact::Skipped(why.clone());
+                skip_network(&why, &mut facts);
+            }
         }
         facts
     }
@@ -84,7 +90,6 @@ pub(crate) fn enter_namespace(pid: u32) -> std::io::Result<()> {
 fn skip_network(why: &str, facts: &mut Facts) {
     facts.interfaces = Fact::Skipped(why.to_owned());
     facts.forwarding = Fact::Skipped(why.to_owned());
-    facts.sockets = Fact::Skipped(why.to_owned());
     facts.no_way = Some(why.to_owned());
     facts.dns.clear();
     facts.ways.clear();

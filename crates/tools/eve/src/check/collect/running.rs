@@ -13,10 +13,13 @@ use crate::{
     check::{
         Fact, Facts,
         facts::{Process, Socket},
-        processes::{inner_pid, interfaces, memory_limit, memory_limit_file, sockets, status},
+        processes::{inner_pid, interfaces, memory_limit, memory_limit_file, status},
     },
     process,
 };
+
+/// Runs everything else.
+const SUPERVISOR: &str = "supervisor";
 
 /// Finds the process of every unit that has one. The supervisor tells pids of its own namespace.
 pub(super) fn look(device: &Device, ours: &BTreeMap<String, u32>, facts: &mut Facts) {
@@ -75,7 +78,7 @@ fn more(pid: u32, process: Process) -> Process {
     }
 }
 
-/// Interfaces, forwarding and sockets, from within the device's network namespace.
+/// Interfaces and forwarding, from within the device's network namespace.
 pub(super) fn look_at_network(facts: &mut Facts) {
     facts.interfaces = match fs::read_to_string("/proc/thread-self/net/dev") {
         Ok(text) => Fact::Known(interfaces(&text)),
@@ -85,76 +88,61 @@ pub(super) fn look_at_network(facts: &mut Facts) {
         Ok(text) => Fact::Known(text.trim() == "1"),
         Err(error) => Fact::Skipped(format!("ip_forward: {error}")),
     };
-    let units: BTreeMap<u32, String> = facts
+}
+
+/// The sockets that these processes' network namespaces have now.
+fn inodes<'a>(pids: impl Iterator<Item = &'a u32>) -> BTreeSet<u64> {
+    pids.flat_map(|pid| listeners::listening(Path::new(&format!("/proc/{pid}/net"))))
+        .map(|socket| socket.inode)
+        .collect()
+}
+
+/// The sockets of every network namespace in which a process of the device is: services without a network have
+/// each one of their own, and their local sockets are seen from there only.
+pub(super) fn look_at_sockets(ours: &BTreeMap<String, u32>, facts: &mut Facts) {
+    let of_units = facts
         .processes
         .iter()
-        .filter_map(|(unit, fact)| Some((fact.known()?.pid, unit.clone())))
+        .filter_map(|(unit, fact)| Some((fact.known()?.pid, unit.clone())));
+    // The supervisor is no unit of itself.
+    let itself = ours.get_key_value(SUPERVISOR);
+    let units: BTreeMap<u32, String> = itself
+        .map(|(name, pid)| (*pid, name.clone()))
+        .into_iter()
+        .chain(of_units)
         .collect();
-    facts.sockets = listening(&units);
-}
-
-const FILES: [(&str, bool); 4] = [
-    ("tcp", true),
-    ("tcp6", true),
-    ("udp", false),
-    ("udp6", false),
-];
-
-fn listening(units: &BTreeMap<u32, String>) -> Fact<Vec<Socket>> {
-    let mut found = Vec::new();
-    for (protocol, tcp) in FILES {
-        let Ok(text) = fs::read_to_string(format!("/proc/thread-self/net/{protocol}")) else {
-            // Without IPv6 there is no such file.
-            continue;
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for pid in units.keys() {
+        let namespace = match fs::read_link(format!("/proc/{pid}/ns/net")) {
+            Ok(namespace) => namespace,
+            Err(error) => {
+                facts.sockets = Fact::Skipped(format!("/proc/{pid}/ns/net: {error}"));
+                return;
+            }
         };
-        for (local, inode) in sockets(&text, tcp) {
-            found.push((protocol, local, inode));
+        if seen.insert(namespace) {
+            all.extend(listeners::listening(Path::new(&format!("/proc/{pid}/net"))));
         }
     }
-    let wanted: BTreeSet<u64> = found.iter().map(|(_, _, inode)| *inode).collect();
-    let owners = owners(&wanted, units);
-    let sockets = found.into_iter().map(|(protocol, local, inode)| {
-        let owner = owners.get(&inode);
+    let wanted: BTreeSet<u64> = all.iter().map(|socket| socket.inode).collect();
+    // A socket that several processes have is the unit's own.
+    let others = process::pids().into_iter();
+    let owners = listeners::owners(&wanted, units.keys().copied().chain(others));
+    // One that nobody has any more was closed meanwhile, unless the kernel still has it.
+    let still: BTreeSet<u64> = inodes(units.keys());
+    all.retain(|socket| owners.contains_key(&socket.inode) || still.contains(&socket.inode));
+    let sockets = all.into_iter().map(|socket| {
+        let pid = owners.get(&socket.inode).copied();
         Socket {
-            protocol,
-            local,
-            unit: owner.and_then(|pid| units.get(pid).cloned()),
-            program: owner.and_then(|pid| {
-                let line = process::command_line(*pid)?;
+            unit: pid.and_then(|pid| units.get(&pid).cloned()),
+            program: pid.and_then(|pid| {
+                let line = process::command_line(pid)?;
                 process::program(&line).map(str::to_owned)
             }),
+            pid,
+            socket,
         }
     });
-    Fact::Known(sockets.collect())
-}
-
-/// Who has these sockets open; of several processes one of the units.
-fn owners(wanted: &BTreeSet<u64>, units: &BTreeMap<u32, String>) -> BTreeMap<u64, u32> {
-    let mut owners = BTreeMap::new();
-    if wanted.is_empty() {
-        return owners;
-    }
-    for pid in process::pids() {
-        let fds = fs::read_dir(format!("/proc/{pid}/fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        for inode in fds.filter_map(|fd| inode(&fd.path())) {
-            if wanted.contains(&inode) && (units.contains_key(&pid) || !owners.contains_key(&inode))
-            {
-                owners.insert(inode, pid);
-            }
-        }
-    }
-    owners
-}
-
-fn inode(fd: &Path) -> Option<u64> {
-    let target = fs::read_link(fd).ok()?;
-    target
-        .to_str()?
-        .strip_prefix("socket:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
+    facts.sockets = Fact::Known(sockets.collect());
 }

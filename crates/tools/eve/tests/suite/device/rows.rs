@@ -16,7 +16,7 @@ pub(crate) const TREE: &str = "22222222-2222-4222-8222-222222222222";
 pub(crate) const STORE: &str = "33333333-3333-4333-8333-333333333333";
 pub(crate) const NETWORK: &str = "44444444-4444-4444-8444-444444444444";
 pub(crate) const DIGEST: &str = "3a7bd3e2360a3d29eea436fcfb7e44c735d117c42d1c1835420b6b9942dd4f1b";
-pub(crate) const SERVICES: [&str; 11] = [
+pub(crate) const SERVICES: [&str; 12] = [
     "nim",
     "nodeagent",
     "zedagent",
@@ -28,6 +28,7 @@ pub(crate) const SERVICES: [&str; 11] = [
     "domainmgr",
     "zedmanager",
     "reporter",
+    "accessmgr",
 ];
 
 /// The moment that everything is seen from.
