@@ -78,7 +78,7 @@ pub struct Desired {
 pub enum LoginState {
     /// Somebody can use it.
     Runs,
-    /// It is being started, or was told to end.
+    /// It is being started (sshd until it listens), or was told to end.
     Changes,
     /// It ended by itself, and is started again.
     Fails(String),
@@ -151,8 +151,6 @@ pub struct Actual {
     pub logins: BTreeMap<Login, LoginState>,
     /// The port of logins over the network.
     pub port: u16,
-    /// Somebody listens there.
-    pub is_listening: bool,
     /// Who is connected.
     pub peers: Vec<Peer>,
     /// The rest of the machine.

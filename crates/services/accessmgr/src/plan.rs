@@ -216,10 +216,8 @@ impl<'a> Next<'a> {
     /// What is open stays so, and is said as it was.
     fn unknown(&self, login: &Login, state: Option<&LoginState>) -> AccessStatus {
         let phase = match state {
-            Some(LoginState::Runs) if self.actual().is_listening => AccessPhase::Open,
-            Some(LoginState::Runs | LoginState::Changes | LoginState::Fails(_)) => {
-                AccessPhase::Opening
-            }
+            Some(LoginState::Runs) => AccessPhase::Open,
+            Some(LoginState::Changes | LoginState::Fails(_)) => AccessPhase::Opening,
             Some(LoginState::Ended) | None => AccessPhase::Closed,
         };
         let old = self.own(Way::Ssh).filter(|row| row.phase == phase);
@@ -279,7 +277,7 @@ impl<'a> Next<'a> {
                 if !is_written {
                     self.actions.push(write);
                 }
-                if *state == LoginState::Runs && self.actual().is_listening {
+                if *state == LoginState::Runs {
                     AccessPhase::Open
                 } else {
                     // Nobody tells when it listens.

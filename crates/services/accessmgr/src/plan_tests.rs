@@ -32,20 +32,20 @@ fn terminal(name: &str) -> Login {
     Login::Shell(Terminal::new(name).unwrap())
 }
 
-fn items(values: &[(&str, &str)]) -> Option<ConfigItemValueMap> {
+fn items(values: &[(&str, &str)]) -> ConfigItemValueMap {
     let values = values
         .iter()
         .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
-    Some(ConfigItemValueMap {
+    ConfigItemValueMap {
         values: values.collect(),
         ..ConfigItemValueMap::default()
-    })
+    }
 }
 
 fn wants(fills: &[u8]) -> Desired {
     let lines: Vec<String> = fills.iter().map(|fill| key(*fill)).collect();
     Desired {
-        items: items(&[(access::SSH, &lines.join("\n"))]),
+        items: Some(items(&[(access::SSH, &lines.join("\n"))])),
         source: Some(ConfigSource::Controller),
         own: Arc::default(),
     }
@@ -60,7 +60,6 @@ fn shut() -> Actual {
         has_host_key: true,
         logins: BTreeMap::new(),
         port: 22,
-        is_listening: false,
         peers: Vec::new(),
         hardware: Hardware::default(),
     }
@@ -70,7 +69,6 @@ fn open(fills: &[u8]) -> Actual {
     Actual {
         keys: KeysFile::Keys(keys(fills)),
         logins: [(ssh(), LoginState::Runs)].into(),
-        is_listening: true,
         ..shut()
     }
 }
@@ -99,7 +97,7 @@ fn way(desired: &Desired, actual: &Actual, way: Way) -> AccessStatus {
 #[test]
 fn by_default_all_is_shut() {
     let desired = Desired {
-        items: items(&[]),
+        items: Some(items(&[])),
         source: Some(ConfigSource::Controller),
         own: Arc::default(),
     };
@@ -140,7 +138,7 @@ fn a_key_opens_and_the_list_is_written_before_anybody_listens() {
 #[test]
 fn who_runs_and_does_not_listen_is_not_open() {
     let actual = Actual {
-        is_listening: false,
+        logins: [(ssh(), LoginState::Changes)].into(),
         ..open(&[1])
     };
     let row = way(&wants(&[1]), &actual, Way::Ssh);
@@ -267,7 +265,7 @@ fn what_can_not_be_read_opens_nothing_and_is_named() {
         format!("{}\nssh-rsa AAAA", key(1)),
     ] {
         let desired = Desired {
-            items: items(&[(access::SSH, &garbage)]),
+            items: Some(items(&[(access::SSH, &garbage)])),
             ..wants(&[])
         };
         assert_eq!(actions(&desired, &shut()), []);
@@ -413,12 +411,12 @@ fn keyboards_and_disks_are_shut_out_and_modems_and_guests_are_not() {
     }
     closed.hardware.framebuffers.clear();
     let off = Desired {
-        items: items(&[]),
+        items: Some(items(&[])),
         ..wants(&[])
     };
     assert_eq!(actions(&off, &closed), []);
     let on = Desired {
-        items: items(&[(access::USB, "true")]),
+        items: Some(items(&[(access::USB, "true")])),
         ..wants(&[])
     };
     assert_eq!(
@@ -453,17 +451,17 @@ fn shells_are_on_their_terminals_while_their_property_stands() {
         ..shut()
     };
     let off = Desired {
-        items: items(&[]),
+        items: Some(items(&[])),
         ..wants(&[])
     };
     let dark = Do::Framebuffer("vtcon1".to_owned(), false);
     assert_eq!(actions(&off, &actual), [dark]);
     let console = Desired {
-        items: items(&[(access::CONSOLE, "true")]),
+        items: Some(items(&[(access::CONSOLE, "true")])),
         ..wants(&[])
     };
     let vga = Desired {
-        items: items(&[(access::VGA, "true")]),
+        items: Some(items(&[(access::VGA, "true")])),
         ..wants(&[])
     };
     actual

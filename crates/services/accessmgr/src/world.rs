@@ -157,11 +157,13 @@ impl Machine {
 
     fn logins(&self, table: &UnitTable) -> BTreeMap<Login, LoginState> {
         let of = |state: &UnitState| {
-            let login = match Login::of(&state.name)? {
-                Login::Ssh(_) => Login::Ssh(self.port),
-                Login::Shell(terminal) => Login::Shell(terminal),
-            };
-            Some((login, login_state(state)))
+            Some(match (Login::of(&state.name)?, login_state(state)) {
+                (Login::Ssh(_), LoginState::Runs) if !self.is_listening() => {
+                    (Login::Ssh(self.port), LoginState::Changes)
+                }
+                (Login::Ssh(_), how) => (Login::Ssh(self.port), how),
+                (Login::Shell(terminal), how) => (Login::Shell(terminal), how),
+            })
         };
         table.values().filter_map(of).collect()
     }
@@ -242,7 +244,6 @@ impl Machine {
             keys: self.keys()?,
             has_host_key: login::host_key_file(&self.root).try_exists()?,
             peers: if is_open { self.peers() } else { Vec::new() },
-            is_listening: is_open && self.is_listening(),
             logins,
             port: self.port,
             hardware: hardware::look(&self.root)?,

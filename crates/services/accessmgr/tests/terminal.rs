@@ -47,7 +47,7 @@ fn until(printed: &Receiver<String>, text: &str) -> String {
     while !seen.contains(text) {
         match printed.recv_timeout(PATIENCE) {
             Ok(more) => seen.push_str(&more),
-            Err(_) => panic!("{text:?} is not in {seen:?}"),
+            Err(error) => panic!("{text:?} is not in {seen:?}: {error}"),
         }
     }
     seen

@@ -20,7 +20,7 @@ pub(crate) fn text(row: &AccessStatus, now: Timestamp) -> String {
         AccessReason::FirstBoot => {
             Some("by /config/authorized_keys until the first config".to_owned())
         }
-        AccessReason::Disabled => Some("for ever, by /config/remote_access_disabled".to_owned()),
+        AccessReason::Disabled => Some("and stays so by /config/remote_access_disabled".to_owned()),
     };
     let mut parts = vec![format!("{phase} for {since}")];
     parts.extend(reason);

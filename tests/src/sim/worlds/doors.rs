@@ -69,7 +69,6 @@ impl World<Accessmgr> for Doorkeeper {
             has_host_key: s.doors.has_host_key,
             logins: s.doors.logins.clone(),
             port: SSH_PORT,
-            is_listening: !s.doors.logins.is_empty(),
             peers: Vec::new(),
             hardware: Hardware {
                 usb: [("usb1".to_owned(), s.doors.types)].into(),

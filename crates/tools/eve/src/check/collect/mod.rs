@@ -42,30 +42,27 @@ impl World for Live {
         } else {
             machine::skip("not this machine's device", &mut facts);
         }
-        match anchor {
-            Some(anchor) => {
-                running::look(device, &processes, &mut facts);
-                running::look_at_sockets(&processes, &mut facts);
-                let looked = thread::scope(|scope| {
-                    let facts = &mut facts;
-                    let inside = scope.spawn(move || match enter(anchor) {
-                        Ok(()) => {
-                            running::look_at_network(facts);
-                            reach::look(&self.root, device, facts);
-                        }
-                        Err(why) => skip_network(&why, facts),
-                    });
-                    inside.join().is_ok()
+        if let Some(anchor) = anchor {
+            running::look(device, &processes, &mut facts);
+            running::look_at_sockets(&processes, &mut facts);
+            let looked = thread::scope(|scope| {
+                let facts = &mut facts;
+                let inside = scope.spawn(move || match enter(anchor) {
+                    Ok(()) => {
+                        running::look_at_network(facts);
+                        reach::look(&self.root, device, facts);
+                    }
+                    Err(why) => skip_network(&why, facts),
                 });
-                if !looked {
-                    skip_network("looking at the network has failed", &mut facts);
-                }
+                inside.join().is_ok()
+            });
+            if !looked {
+                skip_network("looking at the network has failed", &mut facts);
             }
-            None => {
-                let why = not_live.unwrap_or_default();
-                facts.sockets = Fact::Skipped(why.clone());
-                skip_network(&why, &mut facts);
-            }
+        } else {
+            let why = not_live.unwrap_or_default();
+            facts.sockets = Fact::Skipped(why.clone());
+            skip_network(&why, &mut facts);
         }
         facts
     }
