@@ -116,6 +116,7 @@ pub(crate) fn heal(device: &mut Device) {
         s.disk.filler = 0;
         let sound = |wish: &mut Wish| {
             wish.foreign = false;
+            wish.maintenance = false;
             wish.broken.clear();
             // Rest is looked at for long, and is cheap when it is quiet.
             for (name, seconds) in [("config", "600"), ("metric", "3600")] {
@@ -345,7 +346,7 @@ fn guest(device: &mut Device) {
 
 /// The controller wants something else.
 fn change(device: &mut Device) {
-    let what = device.chance().number(0..=21);
+    let what = device.chance().number(0..=22);
     let n = AppNumber::try_from(device.chance().number(1..=4)).unwrap();
     let image = u8::try_from(device.chance().number(1..=3)).unwrap();
     let (data, vif, delayed) = (
@@ -406,6 +407,7 @@ fn edit(wish: &mut Wish, what: u64, n: AppNumber, part: Part, fresh: impl Fn(&mu
         17 | 18 => wish.broken.clear(),
         19 => wish.foreign = !wish.foreign,
         20 => wish.reboot += 1,
+        22 => wish.maintenance = !wish.maintenance,
         21 => {
             if n == 1 {
                 wish.shutdown += 1;
