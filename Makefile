@@ -56,7 +56,7 @@ budget: build
 
 bench: deps
 	$(CARGO) build --release $(PRODUCT)
-	$(CARGO) build --release -p evc -p lab -p demo -p bench -p scenarios
+	$(CARGO) build --release -p evc -p lab -p demo -p bench -p tpmmgr -p scenarios
 	target/release/bench all
 	target/release/bench budget --profile release
 
