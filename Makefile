@@ -18,7 +18,7 @@ help:
 	@echo "demo   a controller and a device on this machine, until Ctrl-C (ONCE=1: prove it and end; TPM=0: without a TPM)"
 	@echo "test   every test (FILTER=word: those whose name contains it)"
 	@echo "fuzz   the fuzzers of every parser, FUZZ minutes each (TARGET=name: one of them)"
-	@echo "nightly  random lives of a device and all faults of its controller, for long (SEEDS=10000)"
+	@echo "nightly  random lives of a device, all faults of its controller, datastore and disk, for long (SEEDS=10000)"
 	@echo "check  format, lints, licences, the tree's own rules"
 	@echo "budget whether the device keeps to its limits of size, memory and work (BLESS=1: write them)"
 	@echo "bench  figures, as tables and in target/bench/"
@@ -43,7 +43,7 @@ fuzz: deps
 
 nightly: deps
 	SEEDS=$(or $(SEEDS),10000) ALL=1 $(CARGO) nextest run --cargo-profile nightly --profile nightly -p scenarios \
-		-E 'binary(campaign_device) | binary(campaign_controller) | binary(campaign_datastore)'
+		-E 'binary(campaign_device) | binary(campaign_controller) | binary(campaign_datastore) | binary(campaign_disk)'
 
 check: deps
 	cargo fmt --all --check

@@ -344,6 +344,25 @@ async fn a_gateway_outside_the_subnet_is_reached_by_a_route_to_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_that_moves_to_another_port_keeps_its_routes() {
+    let mut device = Device::new(&["eth0", "eth1", "eth2"]);
+    device.give(&[fixed("eth0", "10.0.0.3/24", "10.0.0.1")]);
+    device.settle().await;
+    // While both ports have the address, the one that goes must not take the routes of the other with it.
+    device.give(&[
+        fixed("eth1", "10.0.0.3/25", "10.0.0.1"),
+        port("eth2", PortAddressing::Dhcp),
+    ]);
+    device.settle().await;
+    let state = device.fake.state();
+    let default = state.routes.iter().filter(|r| r.to.prefix_len() == 0);
+    let by_eth1 = default.filter(
+        |r| matches!(&r.kind, RouteKind::Unicast { link, gateway: Some(_) } if link == "eth1"),
+    );
+    assert!(by_eth1.count() > 0, "{:?}", state.routes);
+}
+
+#[tokio::test(start_paused = true)]
 async fn ports_that_change_places_swap_their_routes_in_place() {
     let mut device = Device::new(&["eth0", "eth1"]);
     let (a, b) = (

@@ -166,8 +166,12 @@ impl State {
             Step::Delete(Item::Address { address, .. }) => {
                 ours(address.owner);
                 self.addresses.retain(|a| a != address);
-                // As the kernel does.
-                self.routes.retain(|r| r.source != Some(address.net.addr()));
+                // As the kernel does; routes of another link that has it, too, stay.
+                let gone = address.net.addr();
+                let is_elsewhere = self.addresses.iter().any(|a| a.net.addr() == gone);
+                self.routes.retain(|r| {
+                    r.source != Some(gone) || (is_elsewhere && by(r).0 != address.link)
+                });
             }
             Step::Create(Item::Route { route, .. }) => {
                 assert!(
