@@ -188,9 +188,10 @@ impl Verified {
             s.disk.verifying.insert(name.clone(), (digest, size));
             Ok((name, size))
         })?;
-        // What is left when we are dropped is garbage, and found as such.
+        // What is left when we are dropped is garbage, and found as such. A large image takes seconds, in which much can
+        // happen to it.
         progress.set(size / 2, size);
-        self.machine.takes(500).await;
+        self.machine.takes(5000).await;
         let found = self.machine.with(|s| {
             // Somebody may have removed it under us.
             let Some((_, size)) = s.disk.verifying.remove(&name) else {
