@@ -35,7 +35,7 @@ fn trust_a_signed_image_runs_and_a_strangers_is_not_even_fetched() {
     }
     openssl(
         dir.path(),
-        "req -x509 -key stranger.key -subj /CN=stranger -days 10 -out stranger.pem",
+        "req -x509 -extensions v3_req -key stranger.key -subj /CN=stranger -days 10 -out stranger.pem",
     );
     let chain = Command::new(lab::device::built_binaries().unwrap().join("evc"))
         .args(["pki", "--dir"])
