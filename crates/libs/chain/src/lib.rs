@@ -19,9 +19,6 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 pub use pem::{PemError, PublicKey};
 
-/// A clock that says less was never set: 2024 begins.
-const SET: Timestamp = Timestamp::constant(1_704_067_200, 0);
-
 /// id-kp-codeSigning, 1.3.6.1.5.5.7.3.3 (RFC 5280, section 4.2.1.12), without tag and length.
 const CODE_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
 
@@ -78,7 +75,7 @@ impl When {
     pub fn new(clock: Timestamp, certain: Option<Timestamp>) -> Self {
         Self {
             time: certain.map_or(clock, |certain| certain.max(clock)),
-            is_set: clock >= SET,
+            is_set: model::clock::was_set(clock),
         }
     }
 }

@@ -15,6 +15,7 @@
 pub mod access;
 pub mod adapter;
 pub mod app;
+pub mod clock;
 pub mod code;
 pub mod config_item;
 pub mod content;

@@ -41,6 +41,7 @@ pub use state::{Exit, ExitKind, Phase, SIGSYS, UnitState};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
@@ -50,6 +51,13 @@ pub type UnitTable = BTreeMap<UnitName, UnitState>;
 /// Follows the units below a prefix. `None` until the supervisor answered once; the last complete
 /// table while it cannot be reached.
 pub type Watch = tokio::sync::watch::Receiver<Option<Arc<UnitTable>>>;
+
+/// What the supervisor has told, after a wait for its first word; none if it says nothing within `limit`.
+pub async fn told(watch: &Watch, limit: Duration) -> Option<Arc<UnitTable>> {
+    let mut watch = watch.clone();
+    let first = tokio::time::timeout(limit, watch.wait_for(Option::is_some)).await;
+    first.ok()?.ok()?.clone()
+}
 
 /// The answer to a request to the supervisor.
 pub type Reply<'a, T> = BoxFuture<'a, Result<T, UnitsError>>;

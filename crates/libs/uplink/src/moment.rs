@@ -17,14 +17,6 @@ use std::{
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::UnixTime;
 
-/// A clock that says less was never set: 2024 begins.
-const SET: u64 = 1_704_067_200;
-
-/// Whether a clock that says so many seconds since 1970 was ever set.
-pub fn was_set(seconds: u64) -> bool {
-    seconds >= SET
-}
-
 type Seconds = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// The wall clock, but never before what is certain. Clones share it.
@@ -60,7 +52,7 @@ impl Moment {
 
     /// Whether the wall clock was ever set. If not, nothing can be said to be not valid yet.
     pub fn is_set(&self) -> bool {
-        was_set(self.clock())
+        self.clock() >= model::clock::BEGINS
     }
 
     fn clock(&self) -> u64 {

@@ -139,12 +139,7 @@ impl Hypervisor {
     }
 
     async fn table(&self) -> Result<Arc<UnitTable>, Failure> {
-        let mut watch = self.watch.clone();
-        let first = timeout(FIRST_ANSWER, watch.wait_for(Option::is_some)).await;
-        let table = match first {
-            Ok(Ok(table)) => table.clone(),
-            Ok(Err(_)) | Err(_) => None,
-        };
+        let table = units::told(&self.watch, FIRST_ANSWER).await;
         table.ok_or_else(|| {
             let text = "it has not told its units yet";
             Failure::new(Code::SupervisorUnreachable, "supervisor", text).transient()

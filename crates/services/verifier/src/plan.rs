@@ -1,6 +1,6 @@
 //! The decision: what to verify, what to keep, what to say. Pure.
 
-use std::time::Duration;
+use std::{cell::OnceCell, time::Duration};
 
 use agent::{Plan, Turn};
 use bus::Rows;
@@ -96,6 +96,7 @@ fn signatures(turn: &Turn<'_, Verifier>, plan: &mut Plan<Verifier>) {
         return;
     };
     let mut rows = Rows::new();
+    let roots = OnceCell::new();
     for tree in trees.values() {
         let Some(signature) = &tree.signature else {
             continue;
@@ -105,7 +106,7 @@ fn signatures(turn: &Turn<'_, Verifier>, plan: &mut Plan<Verifier>) {
         let row = match old {
             Some(row) if row.signer.is_some() => row.clone(),
             Some(_) | None => {
-                let (signer, fault) = match vouched(turn, signature, tree.sha256) {
+                let (signer, fault) = match vouched(turn, &roots, signature, tree.sha256) {
                     Ok(signer) => (Some(signer), None),
                     Err(error) => {
                         let mends_itself = error.mends_itself();
@@ -137,16 +138,21 @@ fn signatures(turn: &Turn<'_, Verifier>, plan: &mut Plan<Verifier>) {
     plan.report.signatures = Some(rows);
 }
 
+/// `roots` are read once for all signatures of a turn, when the first is judged.
 fn vouched(
     turn: &Turn<'_, Verifier>,
+    roots: &OnceCell<Result<SigningRoots, SignatureError>>,
     signature: &ImageSignature,
     image: Digest,
 ) -> Result<String, SignatureError> {
     let Turn { actual, now, .. } = *turn;
-    let pem = actual.roots_pem.as_ref().ok_or(SignatureError::NoRoots)?;
-    let roots = SigningRoots::from_pem(pem)?;
+    let read = || match &actual.roots_pem {
+        Some(pem) => Ok(SigningRoots::from_pem(pem)?),
+        None => Err(SignatureError::NoRoots),
+    };
+    let roots = roots.get_or_init(read).as_ref().map_err(Clone::clone)?;
     let when = When::new(now, roots.made());
-    match signature::judge(signature, image, &roots, when) {
+    match signature::judge(signature, image, roots, when) {
         // It was good when the image came. What it vouched for has not changed since.
         Err(SignatureError::Chain { signer, error })
             if error.flaw == Flaw::Ended && actual.verified.contains_key(&image) =>

@@ -173,7 +173,7 @@ fn tree_status(
         fault,
     } = blob_status(blob);
     let (phase, path, fault) = match (&tree.fault, voucher) {
-        (Some(fault), _) => (ContentPhase::Failed, None, Some(fault.clone())),
+        (Some(fault), _) => (ContentPhase::Failed, path, Some(fault.clone())),
         (None, Voucher::Refused(fault)) => (ContentPhase::Failed, None, Some(*fault)),
         (None, Voucher::Awaited) => (ContentPhase::Waiting, None, None),
         (None, Voucher::Good) => (phase, path, fault),

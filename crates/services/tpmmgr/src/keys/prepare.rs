@@ -25,9 +25,6 @@ use crate::trouble;
 /// NV index of the mirror of the device's certificate.
 pub(super) const MIRROR: u32 = 0x0150_0000;
 
-/// Clocks that were never set show the first hours of some epoch.
-const CLOCK_SANE: Timestamp = Timestamp::constant(1_704_067_200, 0);
-
 const FURTHER: [CertificateKind; 3] = [
     CertificateKind::Ecdh,
     CertificateKind::Quote,
@@ -48,7 +45,7 @@ impl Keys {
         let roots = std::fs::read(self.0.config.join("root-certificate.pem"));
         let earliest = roots.ok().and_then(|pem| not_before(&pem));
         let now = earliest.map_or(now, |earliest| earliest.max(now));
-        (now >= CLOCK_SANE).then_some(now)
+        model::clock::was_set(now).then_some(now)
     }
 
     /// Prepares the keys.

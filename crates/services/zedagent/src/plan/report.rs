@@ -23,7 +23,7 @@ use model::{
     volume::VolumeConfig,
 };
 
-use super::{Zedagent, steps::clock_is_sane};
+use super::Zedagent;
 use crate::{facts::AttestStep, translate::config_items};
 
 /// Every row that zedagent publishes. What only a config can tell is `None` before there is one: then
@@ -147,7 +147,7 @@ pub(super) fn onboarding(turn: &Turn<'_, Zedagent>) -> OnboardingStatus {
             .partition
             .as_ref()
             .map_or(turn.now, |p| p.at_least(turn.now));
-        (facts.device_cert.is_none() && !clock_is_sane(now)).then(|| {
+        (facts.device_cert.is_none() && !model::clock::was_set(now)).then(|| {
             // The day alone: another text in every turn would be news to everybody in every turn.
             let text = format!(
                 "the clock says {}: waiting for the time before making a certificate",

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use agent::{Plan, Turn};
-use jiff::Timestamp;
 use model::{
+    clock,
     id::DeviceId,
     node::{BootReason, ConfigSource, OnboardingStatus},
     security::{EdgeNodeCert, EdgeNodeCertKind},
@@ -21,14 +21,6 @@ const SAVED_AFTER: Duration = Duration::from_secs(5);
 const CERTS_WITHIN: Duration = Duration::from_secs(10);
 /// The device asks again who it is at most so often.
 const DISOWNED_PAUSE: Duration = Duration::from_secs(600);
-/// A clock before this was never set; a certificate made with it would have expired long ago. The roots in the CONFIG
-/// partition tell a later time, unless they were made with such a clock themselves.
-const CLOCK_SANE: Timestamp = Timestamp::constant(1_704_067_200, 0);
-
-pub(super) fn clock_is_sane(now: Timestamp) -> bool {
-    now >= CLOCK_SANE
-}
-
 pub(super) fn steps(
     turn: &Turn<'_, Zedagent>,
     onboarding: &OnboardingStatus,
@@ -41,7 +33,9 @@ pub(super) fn steps(
         return;
     };
     if facts.device_cert.is_none() {
-        if clock_is_sane(partition.at_least(turn.now)) {
+        // A certificate made by a clock that was never set would have expired long ago. The roots in the CONFIG partition tell
+        // a later time, unless they were made by such a clock themselves.
+        if clock::was_set(partition.at_least(turn.now)) {
             plan.actions.push(Step::LearnIdentity);
         } else {
             plan.wake_in(Duration::from_secs(5));
