@@ -7,8 +7,8 @@ PACKAGES := qemu-system-x86 qemu-utils seabios ovmf dnsmasq-base nftables iprout
 	libtss2-dev libtss2-tctildr0 libtss2-tcti-device0 libtss2-tcti-swtpm0 swtpm swtpm-tools tpm2-tools pkg-config binutils gcc libc6-dev make git ca-certificates
 SERVICES := -p supervisor -p zedagent -p reporter -p zedmanager -p volumemgr -p downloader -p verifier -p domainmgr \
 	-p zedrouter -p nim -p nodeagent -p vaultmgr -p accessmgr -p newlogd -p tpmmgr -p zedbox -p eve -p evc -p lab -p demo -p bench
-# What a device has: the services and the operator's command in one file, and the one that is linked with the TPM's libraries.
-PRODUCT := -p zedbox -p tpmmgr
+# What a device has: the services and the operator's command in one file, and what is linked with the TPM's libraries.
+PRODUCT := -p zedbox -p tpmmgr --bin zedbox --bin tpmchip
 CARGO := cargo --locked
 
 .PHONY: help deps build demo test nightly fuzz check budget bench lab docs clean
@@ -56,7 +56,7 @@ budget: build
 
 bench: deps
 	$(CARGO) build --release $(PRODUCT)
-	$(CARGO) build --release -p evc -p lab -p demo -p bench -p tpmmgr -p scenarios
+	$(CARGO) build --release -p evc -p lab -p demo -p bench -p scenarios
 	target/release/bench all
 	target/release/bench budget --profile release
 

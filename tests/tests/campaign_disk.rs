@@ -14,7 +14,6 @@ use scenarios::{
 
 const DISK: &str = env!("CARGO_BIN_EXE_recorded-disk");
 const DEVICE: &str = env!("CARGO_BIN_EXE_device");
-const KEEPER: &str = env!("CARGO_BIN_EXE_keeper");
 /// Devices that boot at once: each of their processes watches its bus, and a user may have 128 watchers (inotify).
 const AT_ONCE: usize = 6;
 
@@ -179,13 +178,7 @@ fn boots(seed: u64, sample: usize) -> usize {
                 replay.image(*cut, &mut rng, &image).unwrap();
                 let mounted = mount_image(&image, &root.join("persist"), "").unwrap();
                 copy_dir(&rig.root().join("config"), &root.join("config"));
-                let device = Booted::start(
-                    Path::new(DEVICE),
-                    Path::new(KEEPER),
-                    &root,
-                    &seen,
-                    cut.at as u64,
-                );
+                let device = Booted::start(Path::new(DEVICE), &root, &seen, cut.at as u64);
                 (cut, device, mounted)
             })
             .collect();

@@ -158,8 +158,8 @@ pub struct Booted<'a> {
 
 impl<'a> Booted<'a> {
     /// Starts the services on `root`, where the disk is mounted, each in an empty network of its own. The program `device` is
-    /// each of them by its name, but for tpmmgr, which is `keeper`. Cut off after `at` entries of the record.
-    pub fn start(device: &Path, keeper: &Path, root: &Path, seen: &'a [Seen], at: u64) -> Self {
+    /// each of them by its name. Cut off after `at` entries of the record.
+    pub fn start(device: &Path, root: &Path, seen: &'a [Seen], at: u64) -> Self {
         let expected = Expected::at(seen, at);
         let mut wrong = expected.compare(root, true);
         let partials = life::partials(root);
@@ -177,8 +177,7 @@ impl<'a> Booted<'a> {
         }
         let start = |(name, _, _): (&'static str, _, _)| {
             let program = root.join("bin").join(name);
-            let file = if name == "tpmmgr" { keeper } else { device };
-            std::os::unix::fs::symlink(file, &program).unwrap();
+            std::os::unix::fs::symlink(device, &program).unwrap();
             let out = File::create(root.join("out").join(name)).unwrap();
             let mut command = Command::new("unshare");
             // It becomes the program: the same process.

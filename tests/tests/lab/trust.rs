@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use api::attest::{TpmHashAlgo, TpmPcrValue, ZAttestQuote};
@@ -142,6 +143,89 @@ fn trust_a_device_with_a_tpm_is_known_by_it_through_boots_and_a_wiped_config() {
         .unwrap();
     assert_eq!(device(&stage).device, before.device);
     assert_eq!(device(&stage).device_cert, before.device_cert);
+}
+
+/// The operator's command on the device.
+fn eve(stage: &Stage, arguments: &[&str]) -> (Option<i32>, String) {
+    let root = stage.device().root();
+    let output = Command::new(root.join("usr/bin/eve"))
+        .arg("--root")
+        .arg(root)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn trust_a_device_without_anything_to_register_with_onboards_by_an_authoritys_certificate() {
+    let options = Options {
+        tpm: true,
+        ..Options::of_this_build().unwrap()
+    };
+    let stage = Stage::build(&options).unwrap();
+    for name in ["onboard.cert.pem", "onboard.key.pem"] {
+        fs::remove_file(config(&stage, name)).unwrap();
+    }
+    stage.power_on().unwrap();
+    let own = config(&stage, "device.cert.pem");
+    stage
+        .wait("the device has made a certificate", PATIENCE, || {
+            Ok(own.exists())
+        })
+        .unwrap();
+    let made = fs::read(&own).unwrap();
+
+    let (code, request) = eve(&stage, &["identity", "request"]);
+    assert_eq!(code, Some(0), "{request}");
+    let file = |name: &str, content: &[u8]| {
+        let path = stage.world().dir().join(name);
+        fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let request = file("device.csr", request.as_bytes());
+    let signed = stage
+        .evc(&[
+            "device", "sign", "--csr", &request, "--serial", "SN-CA-1", "--name", "signed",
+        ])
+        .unwrap();
+    let certificate = signed["certificate"].as_str().unwrap();
+    let certificate = file("signed.pem", certificate.as_bytes());
+
+    // Somebody else's is not taken, and tells why.
+    let other = stage.evc_dir().join("device-config/root-certificate.pem");
+    let (code, said) = eve(
+        &stage,
+        &["identity", "install", &other.display().to_string()],
+    );
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("another key"), "{said}");
+    assert_eq!(fs::read(&own).unwrap(), made);
+
+    let (code, said) = eve(&stage, &["identity", "install", &certificate]);
+    assert_eq!(code, Some(0), "{said}");
+    stage
+        .wait("the controller knows the device", PATIENCE, || {
+            Ok(demo::View::read(&stage.bus()?)?.has_config())
+        })
+        .unwrap();
+    // From here on the controller knows it by this one.
+    let (code, said) = eve(&stage, &["identity", "install", &certificate]);
+    assert_eq!(code, Some(5), "{said}");
+    // The TPM has it as well: a CONFIG partition that loses it gets it back, without a boot.
+    let installed = fs::read(&own).unwrap();
+    assert_eq!(installed, fs::read(&certificate).unwrap());
+    fs::remove_file(&own).unwrap();
+    stage
+        .wait("the certificate is back", PATIENCE, || {
+            Ok(fs::read(&own).is_ok_and(|found| found == installed))
+        })
+        .unwrap();
+    assert_eq!(status(&stage).fault, None);
+    // What it certifies itself is good under the new one, too: the controller has attested the device.
+    let (code, said) = eve(&stage, &["why", "config"]);
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[test]

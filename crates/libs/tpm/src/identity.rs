@@ -2,7 +2,8 @@
 //!
 //! Key first, certificate second, each by rename: a power cut in between leaves a key,
 //! which the next boot makes the certificate for. Neither is ever replaced, because the
-//! controller knows the device by this certificate.
+//! controller knows the device by this certificate. Before it knows it, an operator may put one there that an authority has
+//! made of the device's key, out of its [request](request_for).
 //!
 //! With a TPM the key never leaves it: [`certificate_for`] makes the certificate for any
 //! [`CertKey`], and [`certificate_by`] those of its other keys, which the device's key signs.
@@ -28,6 +29,8 @@ pub const CERT_FILE: &str = "device.cert.pem";
 pub const KEY_FILE: &str = "device.key.pem";
 
 const YEARS: i32 = 20;
+const ORGANIZATION: &str = "The Linux Foundation";
+const DEVICE_NAME: &str = "EVE";
 
 /// Fills a buffer with unpredictable bytes.
 pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<(), NoRandomness>;
@@ -189,7 +192,7 @@ pub fn certificate_for(
     now: Timestamp,
     random: Random,
 ) -> Result<String, IdentityError> {
-    let mut params = params("EVE", now, random)?;
+    let mut params = params(DEVICE_NAME, now, random)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,
@@ -202,6 +205,20 @@ pub fn certificate_for(
     params
         .self_signed(&Rcgen(key))
         .map(|certificate| certificate.pem())
+        .map_err(|error| IdentityError::Certificate(error.to_string()))
+}
+
+/// A request (PKCS #10, PEM) for a certificate of the device's key, for an authority that its controller trusts. What the
+/// certificate says of the device is the authority's to write.
+pub fn request_for(key: &impl CertKey) -> Result<String, IdentityError> {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, ORGANIZATION);
+    name.push(DnType::CommonName, DEVICE_NAME);
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name;
+    params
+        .serialize_request(&Rcgen(key))
+        .and_then(|request| request.pem())
         .map_err(|error| IdentityError::Certificate(error.to_string()))
 }
 
@@ -253,7 +270,7 @@ fn params(
         .map_err(|_| IdentityError::Time(now))?
         .timestamp();
     let mut name = DistinguishedName::new();
-    name.push(DnType::OrganizationName, "The Linux Foundation");
+    name.push(DnType::OrganizationName, ORGANIZATION);
     name.push(DnType::CommonName, common_name);
     let mut params = CertificateParams::default();
     params.distinguished_name = name;

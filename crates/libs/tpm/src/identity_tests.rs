@@ -178,3 +178,18 @@ fn the_devices_key_signs_the_certificates_of_its_other_keys() {
     }
     assert!(issue(CertificateKind::Device).is_err());
 }
+
+#[test]
+fn a_request_is_signed_by_the_key_and_names_it() {
+    let key = new_key(&mut counting(1)).unwrap();
+    let pem = request_for(&key).unwrap();
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+    assert_eq!(block.label, "CERTIFICATE REQUEST");
+    let (_, request) =
+        x509_parser::certification_request::X509CertificationRequest::from_der(&block.contents)
+            .unwrap();
+    request.verify_signature().unwrap();
+    let info = &request.certification_request_info;
+    assert_eq!(info.subject_pki.subject_public_key.data, key.point());
+    assert_eq!(info.subject.to_string(), "O=The Linux Foundation, CN=EVE");
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// What a PCR holds.
@@ -14,7 +15,8 @@ pub type PcrValues = BTreeMap<Pcr, DigestOfPcr>;
 pub const PCRS_QUOTED: PcrSelection = PcrSelection(0xffff);
 
 /// Index of a PCR, 0 to 23.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct Pcr(u8);
 
 /// No PCR has this index.
@@ -37,6 +39,20 @@ impl Pcr {
     }
 }
 
+impl TryFrom<u32> for Pcr {
+    type Error = PcrError;
+
+    fn try_from(index: u32) -> Result<Self, PcrError> {
+        Self::new(index)
+    }
+}
+
+impl From<Pcr> for u32 {
+    fn from(pcr: Pcr) -> Self {
+        pcr.index()
+    }
+}
+
 impl std::fmt::Display for Pcr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
@@ -44,7 +60,8 @@ impl std::fmt::Display for Pcr {
 }
 
 /// Some PCRs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Pcr>", into = "Vec<Pcr>")]
 pub struct PcrSelection(u32);
 
 impl PcrSelection {
@@ -73,6 +90,18 @@ impl PcrSelection {
 impl FromIterator<Pcr> for PcrSelection {
     fn from_iter<I: IntoIterator<Item = Pcr>>(pcrs: I) -> Self {
         Self(pcrs.into_iter().fold(0, |bits, pcr| bits | 1 << pcr.0))
+    }
+}
+
+impl From<Vec<Pcr>> for PcrSelection {
+    fn from(pcrs: Vec<Pcr>) -> Self {
+        pcrs.into_iter().collect()
+    }
+}
+
+impl From<PcrSelection> for Vec<Pcr> {
+    fn from(pcrs: PcrSelection) -> Self {
+        pcrs.iter().collect()
     }
 }
 

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub enum Calls {
     /// Files, threads, sockets. It starts no program and no process.
     Plain,
+    /// Also starts the programs that its row names, and none of the system's.
+    Companion,
     /// Also starts programs and looks after them.
     Programs,
     /// Also signals the units that run as its own user.
@@ -56,6 +58,7 @@ impl Calls {
     /// All that are enforced by filters, from little to much.
     pub const ALL: &'static [Calls] = &[
         Self::Plain,
+        Self::Companion,
         Self::Programs,
         Self::Router,
         Self::Owners,
@@ -69,6 +72,7 @@ impl Calls {
     pub(crate) fn allowed(self, legacy: bool) -> BTreeSet<&'static str> {
         let lists: &[&List] = match self {
             Self::Plain => &[&PLAIN],
+            Self::Companion => &[&PLAIN, &PROCESSES],
             Self::Programs | Self::Router => &[&PLAIN, &PROCESSES, &TOOLS],
             Self::Owners => &[&PLAIN, &OWNERS],
             Self::Guests => &[&PLAIN, &PROCESSES, &TOOLS, &OWNERS, &EMULATOR],
@@ -84,6 +88,11 @@ impl Calls {
     /// Whether it may have processes beside its own, and so programs that it starts.
     pub fn has_processes(self) -> bool {
         !matches!(self, Self::Plain | Self::Owners | Self::Emulator)
+    }
+
+    /// Whether it may start the system's programs.
+    pub fn starts_programs(self) -> bool {
+        self.has_processes() && self != Self::Companion
     }
 
     /// Whether it may signal processes outside its own sandbox (of the same user: for others the kernel
@@ -122,6 +131,7 @@ impl fmt::Display for Calls {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Plain => "plain",
+            Self::Companion => "companion",
             Self::Programs => "programs",
             Self::Router => "router",
             Self::Owners => "owners",

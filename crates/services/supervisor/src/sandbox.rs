@@ -141,7 +141,7 @@ fn system_paths(spec: &UnitSpec, filter: Filter) -> Rules {
     if spec.sandbox.paths.is_none() {
         return Rules::new();
     }
-    let programs = if filter.calls.has_processes() {
+    let programs = if filter.calls.starts_programs() {
         EXECUTE
     } else {
         READ

@@ -35,6 +35,8 @@ pub struct Service {
     pub read: &'static [At],
     /// and write.
     pub write: &'static [At],
+    /// Programs that it may start, beside its own.
+    pub programs: &'static [&'static str],
     /// System calls that it may make.
     pub calls: Calls,
     /// Its network.
@@ -114,6 +116,7 @@ const PLAIN: Service = Service {
     groups: &[],
     read: &[],
     write: &[],
+    programs: &[],
     calls: Calls::Plain,
     network: Network::Nothing,
     memory_mib: 128,
@@ -141,6 +144,9 @@ pub const SERVICES: &[Service] = &[
             At::Root("persist/tpmmgr"),
             At::Host("/dev/tpmrm0"),
         ],
+        calls: Calls::Companion,
+        // It has the TPM's library in it.
+        programs: &["tpmchip"],
         ..PLAIN
     },
     Service {
@@ -346,7 +352,11 @@ impl Service {
         spec.sandbox.paths = Some(Paths {
             read,
             write,
-            execute: Vec::new(),
+            execute: self
+                .programs
+                .iter()
+                .map(|name| bin_dir.join(name))
+                .collect(),
         });
         spec.limits = Limits {
             memory_bytes: Some(self.memory_mib * 1024 * 1024),

@@ -18,7 +18,7 @@ use tpm::{
     TroubleKind, Unsealed,
 };
 
-use crate::chip::{Again, Chip, ChipError, Tcti, Tss};
+use crate::chip::{Again, Chip, ChipError, Link, Tcti};
 use crate::installed::{Choice, Installed, choose};
 use crate::plan::{Actual, Prepared, trouble_now};
 use crate::store::{Store, StoreError, is_slot};
@@ -53,13 +53,18 @@ struct State {
 }
 
 impl Keys {
-    /// Of the device below `root`, with its TPM there. Nothing is opened yet.
-    pub fn below(root: &std::path::Path, tcti: Tcti, clock: Clock) -> std::io::Result<Self> {
+    /// Of the device below `root`, with its TPM there, which `program` has. Nothing is opened yet.
+    pub fn below(
+        root: &std::path::Path,
+        program: PathBuf,
+        tcti: Tcti,
+        clock: Clock,
+    ) -> std::io::Result<Self> {
         Ok(Self(Arc::new(Inside {
             config: root.join("config"),
             event_log: root.join("sys/kernel/security/tpm0/binary_bios_measurements"),
             store: Store::below(root),
-            chip: Chip::start(tcti.clone())?,
+            chip: Chip::start(program, tcti.clone(), root.join("config/tpm_credential"))?,
             tcti,
             clock,
             state: Mutex::default(),
@@ -79,9 +84,15 @@ impl Keys {
     /// What is there now.
     pub fn actual(&self) -> Result<Actual, StoreError> {
         let installed = self.installed()?;
+        let in_config = self.config_certificate();
         let state = self.state();
+        let exchanged = state.prepared.as_ref().is_some_and(|prepared| {
+            let device = prepared.certificate(CertificateKind::Device);
+            device.map(|known| &known.pem) != in_config.as_ref()
+        });
         Ok(Actual {
             installed,
+            exchanged,
             clock_is_set: self.time().is_some(),
             prepared: state.prepared.clone(),
             trouble: state.trouble.clone(),
@@ -153,7 +164,7 @@ impl Keys {
     async fn on_chip<T: Send + 'static>(
         &self,
         again: Again,
-        job: impl Fn(&mut Tss) -> Result<T, ChipError> + Send + 'static,
+        job: impl Fn(&mut Link) -> Result<T, ChipError> + Send + 'static,
     ) -> Result<T, TpmError> {
         match self.keeper()? {
             Keeper::Tpm => {}
@@ -228,7 +239,10 @@ impl Keys {
         }
         match self.keeper()? {
             Keeper::Software => self.soft()?.0.sign(&digest),
-            Keeper::Tpm => self.on_chip(Again::Yes, move |tss| tss.sign(&digest)).await,
+            Keeper::Tpm => {
+                self.on_chip(Again::Yes, move |link| link.sign(&digest))
+                    .await
+            }
         }
     }
 
@@ -241,7 +255,7 @@ impl Keys {
         let (x, y) = coordinates(&peer).ok_or_else(|| TpmError::Invalid {
             reason: "the peer's point is not on P-256".to_owned(),
         })?;
-        self.on_chip(Again::Yes, move |tss| tss.ecdh(x, y)).await
+        self.on_chip(Again::Yes, move |link| link.ecdh(x, y)).await
     }
 
     /// See [`tpm::Tpm::quote`].
@@ -252,7 +266,7 @@ impl Keys {
             });
         }
         let quoted = self
-            .on_chip(Again::Yes, move |tss| tss.quote(&nonce))
+            .on_chip(Again::Yes, move |link| link.quote(&nonce))
             .await?;
         Ok(Quote {
             attest: quoted.attest,
@@ -305,7 +319,7 @@ impl Keys {
         }
         check(&slot)?;
         let sealed = self
-            .on_chip(Again::Yes, move |tss| tss.seal(&secret, pcrs, &expected))
+            .on_chip(Again::Yes, move |link| link.seal(&secret, pcrs, &expected))
             .await?;
         self.0
             .store
@@ -319,7 +333,7 @@ impl Keys {
             what: format!("secret in slot {slot}"),
         })?;
         let (secret, matched) = self
-            .on_chip(Again::Yes, move |tss| tss.unseal(&sealed))
+            .on_chip(Again::Yes, move |link| link.unseal(&sealed))
             .await?;
         Ok(Unsealed { secret, matched })
     }
@@ -351,20 +365,20 @@ impl Keys {
 
     /// See [`tpm::Tpm::read_pcrs`].
     pub async fn read_pcrs(&self, pcrs: PcrSelection) -> Result<PcrValues, TpmError> {
-        self.on_chip(Again::Yes, move |tss| tss.read_pcrs(pcrs))
+        self.on_chip(Again::Yes, move |link| link.read_pcrs(pcrs))
             .await
     }
 
     /// See [`tpm::Tpm::extend_pcr`].
     pub async fn extend_pcr(&self, pcr: Pcr, digest: [u8; 32]) -> Result<PcrValues, TpmError> {
-        self.on_chip(Again::No, move |tss| tss.extend_pcr(pcr, digest))
+        self.on_chip(Again::No, move |link| link.extend_pcr(pcr, digest))
             .await
     }
 
     /// See [`tpm::Tpm::read_nv`].
     pub async fn read_nv(&self, index: u32) -> Result<Vec<u8>, TpmError> {
         let content = self
-            .on_chip(Again::Yes, move |tss| tss.read_nv(index))
+            .on_chip(Again::Yes, move |link| link.read_nv(index))
             .await?;
         content.ok_or_else(|| TpmError::NotFound {
             what: format!("content at NV index {index:#x}"),
@@ -378,7 +392,7 @@ impl Keys {
                 reason: "the mirror of the device's certificate is tpmmgr's to write".to_owned(),
             });
         }
-        self.on_chip(Again::Yes, move |tss| tss.write_nv(index, &data))
+        self.on_chip(Again::Yes, move |link| link.write_nv(index, &data))
             .await
     }
 }

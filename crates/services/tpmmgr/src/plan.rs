@@ -43,6 +43,8 @@ pub struct Actual {
     pub clock_is_set: bool,
     /// The keys, once they were prepared.
     pub prepared: Option<Prepared>,
+    /// The device's certificate in the CONFIG partition is not the prepared one: it was lost or exchanged.
+    pub exchanged: bool,
     /// What is wrong, as the last use or look showed.
     pub trouble: Option<Trouble>,
     /// Uptime of the last look.
@@ -62,6 +64,13 @@ pub struct Prepared {
     pub vendor: String,
     /// The TPM's firmware.
     pub firmware: String,
+}
+
+impl Prepared {
+    /// The certificate of this kind.
+    pub fn certificate(&self, kind: CertificateKind) -> Option<&Certificate> {
+        self.certificates.iter().find(|one| one.kind == kind)
+    }
 }
 
 /// What can be done.
@@ -153,6 +162,9 @@ fn steps(turn: &Turn<'_, Tpmmgr>, choice: Option<Choice>, plan: &mut Plan<Tpmmgr
             plan.wake_in(LOOK_OUT);
         }
         return;
+    }
+    if actual.exchanged {
+        plan.actions.push(Step::Prepare(keeper));
     }
     if keeper == Keeper::Software {
         return;

@@ -251,8 +251,9 @@ impl Evc {
         }
     }
 
-    /// tpmmgr makes it, at the first boot, and keeps its key.
-    fn learn_identity(&self) -> Result<(), Failure> {
+    /// tpmmgr makes it, at the first boot, and keeps its key. Tells whether it is another one than before: until the
+    /// controller knows the device, an operator may exchange its certificate, or that to register with.
+    fn learn_identity(&self) -> Result<bool, Failure> {
         let failure = |error: controller::SignerError| {
             Failure::of(Code::OnboardIdentity, "identity", &error).transient()
         };
@@ -262,10 +263,21 @@ impl Evc {
         if let Some(partition) = &mut state.facts.partition {
             partition.can_register = onboarding.is_some();
         }
+        let hash = |signer: &Arc<dyn Signer>| signer.certificate().der_hash();
+        let before = (state.device.as_ref(), state.onboarding.as_ref());
+        let is_another = before.0.is_some()
+            && (before.0.map(hash), before.1.map(hash))
+                != (Some(hash(&device)), onboarding.as_ref().map(hash));
+        if is_another {
+            tracing::info!("the device's certificate, or that to register with, was exchanged");
+            // Made anew with them.
+            state.controller = None;
+            state.network = None;
+        }
         state.facts.device_cert = Some(Digest(device.certificate().der_hash()));
         state.device = Some(device);
         state.onboarding = onboarding;
-        Ok(())
+        Ok(is_another)
     }
 
     async fn fetch_certs(&self, wanted: CertsWanted) -> Result<(), Failure> {
@@ -318,6 +330,10 @@ impl Evc {
 
     async fn introduce(&self, register: bool) -> Result<(), Failure> {
         let object = "onboarding";
+        if self.learn_identity()? {
+            let text = "another certificate is there; it is told to the controller next";
+            return Err(Failure::new(Code::OnboardIdentity, object, text).transient());
+        }
         let controller = self.controller(object)?;
         // Whatever register answers, the answer to the next question decides.
         let registered = if register {
@@ -515,7 +531,7 @@ impl World<Zedagent> for Evc {
 
     async fn apply(&self, action: Step, _: Progress) -> Result<(), Failure> {
         match action {
-            Step::LearnIdentity => self.learn_identity(),
+            Step::LearnIdentity => self.learn_identity().map(drop),
             Step::FetchCerts { wanted } => self.fetch_certs(wanted).await,
             Step::Introduce { register, .. } => self.introduce(register).await,
             Step::SendCerts { certs, .. } => self.send_certs(&certs).await,

@@ -27,8 +27,6 @@ use single::Durable;
 use stream::Stream;
 use tables::Sync;
 
-/// Lanes that are floors, before those of the bus.
-const FLOORS: usize = 2;
 /// Readers of the lane that shows what many readers cost.
 const MANY: usize = 10;
 /// Rows of that lane.
@@ -66,7 +64,9 @@ pub struct Options {
 /// All figures.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
-    /// The floor, the floor without JSON, then a table size each.
+    /// How many lanes are floors, before those of the bus.
+    floors: usize,
+    /// The floor, the floor without JSON, those with as many files as the tables have rows; then a table size each.
     delays: Vec<Delay>,
     /// With many readers: the floor, a table.
     many: Vec<Delay>,
@@ -101,21 +101,30 @@ fn scratch(above: &Path) -> Result<tempfile::TempDir> {
 }
 
 fn measure(options: &Options, memory: &Path, disk: &Path, stop: &Stop) -> Result<Figures> {
-    let raw = |name: &str, bare, readers| Stream::raw(&memory.join(name), bare, readers);
+    let raw =
+        |name: &str, files, bare, readers| Stream::raw(&memory.join(name), files, bare, readers);
     let mut lanes = vec![
-        Lane::new("floor", 0, raw("floor", false, 1)?),
-        Lane::new("floor without JSON", 0, raw("bare", true, 1)?),
+        Lane::new("floor", 0, raw("floor", 1, false, 1)?),
+        Lane::new("floor without JSON", 0, raw("bare", 1, true, 1)?),
     ];
+    let mut alike = Vec::new();
     for &size in &options.sizes {
-        lanes.push(Lane::new(
-            size.to_string(),
-            0,
-            Stream::bus(memory, size, 1)?,
-        ));
+        if size == 1 {
+            alike.push(0);
+            continue;
+        }
+        alike.push(lanes.len());
+        let name = format!("floor, {size} files");
+        lanes.push(Lane::new(&*name, 0, raw(&name, size, false, 1)?));
+    }
+    let floors = lanes.len();
+    for (&size, alike) in options.sizes.iter().zip(alike) {
+        let lane = Lane::new(size.to_string(), 0, Stream::bus(memory, size, 1)?);
+        lanes.push(lane.beside(alike));
     }
     let single = lanes.len();
     let name = |what: &str| format!("{what}, {MANY} readers");
-    lanes.push(Lane::new(name("floor"), 0, raw("many", false, MANY)?));
+    lanes.push(Lane::new(name("floor"), 0, raw("many", 1, false, MANY)?));
     let many = Stream::bus(memory, MANY_SIZE, MANY)?;
     lanes.push(Lane::new(name(&MANY_SIZE.to_string()), single, many));
     let pause = Duration::from_micros(options.pace);
@@ -133,6 +142,7 @@ fn measure(options: &Options, memory: &Path, disk: &Path, stop: &Stop) -> Result
     let sync = options.sync_sizes.iter();
     let sync = sync.map(|&size| tables::sync(memory, size, options.turns, stop));
     Ok(Figures {
+        floors,
         delays,
         many,
         rates,
@@ -144,14 +154,25 @@ fn measure(options: &Options, memory: &Path, disk: &Path, stop: &Stop) -> Result
 }
 
 fn tables_of(figures: &Figures, options: &Options) -> Vec<Table> {
-    let columns = ["rows", "p10", "p50", "p90", "p99", "MAD", "x floor"];
+    let columns = [
+        "rows",
+        "p10",
+        "p50",
+        "p90",
+        "p99",
+        "MAD",
+        "x floor",
+        "x as many files",
+    ];
     let title = format!(
         "publish -> handler in another process, 1 KB, one every {} us, {} samples, us",
         options.pace, options.samples
     );
     let mut delays = Table::new(title, &columns);
-    for Delay { name, us, ratio } in figures.delays.iter().chain(&figures.many) {
-        delays.row(cells(name, us, Some(*ratio)));
+    for delay in figures.delays.iter().chain(&figures.many) {
+        let alike = delay.ratio_alike.map_or("-".to_owned(), figure);
+        let cells = cells(&delay.name, &delay.us, Some(delay.ratio));
+        delays.row(cells.into_iter().chain([alike]));
     }
     let mut rates = Table::new(
         "publishes at full speed, per second",
@@ -183,7 +204,7 @@ fn tables_of(figures: &Figures, options: &Options) -> Vec<Table> {
             figure(one.ratio),
         ]);
     }
-    let mut single = Table::new("single events, us", &columns);
+    let mut single = Table::new("single events, us", &columns[..7]);
     single.row(cells("publisher that starts later", &figures.late, None));
     let durable = &figures.durable;
     single.row(cells(
@@ -212,8 +233,8 @@ fn cells(name: &str, summary: &Summary, ratio: Option<f64>) -> Vec<String> {
 
 fn json_of(figures: &Figures) -> Value {
     let p50 = |delays: &[Delay], at: usize| rounded(delays.get(at).map_or(0.0, |d| d.us.p50));
-    let (floors, sizes) = figures.delays.split_at(FLOORS.min(figures.delays.len()));
-    let (floor_rates, rates) = figures.rates.split_at(FLOORS.min(figures.rates.len()));
+    let (floors, sizes) = figures.delays.split_at(figures.floors);
+    let (floor_rates, rates) = figures.rates.split_at(figures.floors);
     let many = &figures.many;
     let sync = &figures.sync;
     json!({
@@ -223,6 +244,8 @@ fn json_of(figures: &Figures) -> Value {
         "publish_to_handler_p50_us": by_size(sizes.iter().map(|d| (d.name.clone(), d.us.p50))),
         "publish_to_handler_p99_us": by_size(sizes.iter().map(|d| (d.name.clone(), d.us.p99))),
         "publish_to_handler_x_floor": by_size(sizes.iter().map(|d| (d.name.clone(), d.ratio))),
+        "publish_to_handler_x_as_many_files":
+            by_size(sizes.iter().filter_map(|d| Some((d.name.clone(), d.ratio_alike?)))),
         "readers_10_p50_us": p50(many, 1),
         "floor_readers_10_p50_us": p50(many, 0),
         "readers_10_x_floor": rounded(many.get(1).map_or(0.0, |d| d.ratio)),

@@ -156,7 +156,9 @@ pub fn sizes(programs: &Path, rest: &BTreeMap<String, Rest>) -> Result<BTreeMap<
     let together = programs.join(shipped::SERVICES).exists();
     let first = together.then_some(shipped::SERVICES).into_iter();
     let services = rest.keys().map(String::as_str);
-    let names = first.chain(services).chain([shipped::COMMAND]);
+    let names = first
+        .chain(services)
+        .chain([shipped::CHIP, shipped::COMMAND]);
     processes::sizes(programs, &names.collect::<Vec<_>>())
 }
 

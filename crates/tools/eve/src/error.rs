@@ -49,6 +49,17 @@ pub enum Error {
         /// Where it stops being that.
         reason: String,
     },
+    /// A file is no certificate that can be used here.
+    #[error("{} is no certificate for this device: {reason}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The keeper of the device's keys did not help.
+    #[error(transparent)]
+    Keeper(#[from] tpm::TpmError),
     /// No object answers to this name.
     #[error("there is no {kind} {name:?}{hint}")]
     NotFound {
@@ -82,7 +93,10 @@ impl Error {
     /// The exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Json { .. } | Self::Bus(BusError::BadName { .. }) => 2,
+            Self::Usage(_)
+            | Self::Json { .. }
+            | Self::Certificate { .. }
+            | Self::Bus(BusError::BadName { .. }) => 2,
             Self::NotFound { .. }
             | Self::Ambiguous { .. }
             | Self::Bus(BusError::NoTopic { .. }) => 3,
@@ -95,6 +109,7 @@ impl Error {
             | Self::NoDevice { .. }
             | Self::Io { .. }
             | Self::Bundle { .. }
+            | Self::Keeper(_)
             | Self::Output(_) => 4,
             Self::Refused { .. } => 5,
         }

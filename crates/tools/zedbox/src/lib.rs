@@ -1,13 +1,15 @@
 //! The supervisor, all services and the operator's command in one program, as a device ships them.
 //!
 //! The name that it is started under says which of them it is, so it is installed once and linked to once for each
-//! name ([`install()`]). Twelve processes then share the pages of one file: the code of the runtime, TLS, JSON and the bus is
+//! name ([`install()`]). Fifteen processes then share the pages of one file: the code of the runtime, TLS, JSON and the bus is
 //! on the disk once and in memory once. Links are hard ones, so that each process also *is* what it is called: its
 //! command line, its `comm` and its `/proc/PID/exe` all carry the service's name.
 //!
 //! Nothing else differs from the programs' own binaries, which are for working on one of them: the same
 //! `SERVICE::main` runs, with the same flags. A process still has only the rights of its unit; the code of its
 //! neighbours that lies in the same file can be run by it, but not with their users, paths and capabilities.
+//!
+//! One program of the device is not in it: `tpmchip`, which tpmmgr starts and which alone is linked with the TPM software stack.
 #![forbid(unsafe_code)]
 
 mod command;
@@ -29,6 +31,7 @@ pub struct Program {
 /// The programs, the supervisor first and the operator's command last.
 pub const PROGRAMS: &[Program] = &[
     program("supervisor", supervisor::main),
+    program("tpmmgr", tpmmgr::main),
     program("nim", nim::main),
     program("nodeagent", nodeagent::main),
     program("zedagent", zedagent::main),
@@ -73,8 +76,6 @@ mod tests {
         let mut wanted: Vec<_> = supervisor::table::SERVICES
             .iter()
             .map(|service| service.name)
-            // It alone is linked with the TPM software stack, and is a program of its own.
-            .filter(|name| *name != units::ids::KEEPER)
             .chain(["supervisor", "eve"])
             .collect();
         let mut there: Vec<_> = PROGRAMS.iter().map(|program| program.name).collect();

@@ -7,21 +7,21 @@ use tpm::identity::{CertKey, IdentityError, certificate_by, certified_point, sys
 use tpm::{CertificateKind, Signature, TpmError};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::chip::{ChipError, Tss};
+use crate::chip::{ChipError, Link};
 use crate::trouble;
 
-/// The TPM's device key as what signs certificates, on the thread of the TPM.
+/// The TPM's device key as what signs certificates, on the thread that has it.
 pub(super) struct InChip<'a> {
-    tss: RefCell<&'a mut Tss>,
+    link: RefCell<&'a mut Link>,
     point: Vec<u8>,
     /// What the TPM said when it did not sign: rcgen only says that it did not.
     failed: RefCell<Option<ChipError>>,
 }
 
 impl<'a> InChip<'a> {
-    pub(super) fn new(tss: &'a mut Tss, point: Vec<u8>) -> Self {
+    pub(super) fn new(link: &'a mut Link, point: Vec<u8>) -> Self {
         Self {
-            tss: RefCell::new(tss),
+            link: RefCell::new(link),
             point,
             failed: RefCell::default(),
         }
@@ -40,7 +40,7 @@ impl CertKey for InChip<'_> {
     }
 
     fn sign_digest(&self, digest: [u8; 32]) -> Result<Signature, TpmError> {
-        self.tss.borrow_mut().sign(&digest).map_err(|error| {
+        self.link.borrow_mut().sign(&digest).map_err(|error| {
             *self.failed.borrow_mut() = Some(error.clone());
             trouble::answer(error, Timestamp::UNIX_EPOCH)
         })
@@ -77,7 +77,9 @@ fn is_signed(pem: &str, by: &str) -> Option<bool> {
     let (own, issuer) = (der(pem)?, der(by)?);
     let (_, own) = X509Certificate::from_der(&own).ok()?;
     let (_, issuer) = X509Certificate::from_der(&issuer).ok()?;
-    Some(own.verify_signature(Some(issuer.public_key())).is_ok())
+    // The device's certificate may have been exchanged for an authority's, of the same key and with another name.
+    let names_it = own.issuer() == issuer.subject();
+    Some(names_it && own.verify_signature(Some(issuer.public_key())).is_ok())
 }
 
 /// Begin of a certificate's validity: it is not earlier now, whatever the clock says.

@@ -19,7 +19,7 @@ use tpm::{Certificate, CertificateKind, Keeper, SoftKey, Trouble, TroubleKind};
 
 use super::certs::{InChip, certificate, not_before};
 use super::{Keys, Prepared};
-use crate::chip::{Again, ChipError, ChipState, KeyHandles, Tss};
+use crate::chip::{Again, ChipError, ChipState, KeySet, Link};
 use crate::trouble;
 
 /// NV index of the mirror of the device's certificate.
@@ -33,7 +33,7 @@ const FURTHER: [CertificateKind; 3] = [
 
 /// What the TPM has.
 struct InTpm {
-    keys: KeyHandles,
+    keys: KeySet,
     mirrored: Option<Vec<u8>>,
     state: ChipState,
 }
@@ -75,7 +75,7 @@ impl Keys {
         result
     }
 
-    fn config_certificate(&self) -> Option<Vec<u8>> {
+    pub(super) fn config_certificate(&self) -> Option<Vec<u8>> {
         std::fs::read(self.0.config.join(CERT_FILE)).ok()
     }
 
@@ -90,7 +90,9 @@ impl Keys {
         let found = self
             .0
             .chip
-            .run(Again::Yes, move |tss| look_for_keys(tss, known.as_deref()))
+            .run(Again::Yes, move |link| {
+                look_for_keys(link, known.as_deref())
+            })
             .await
             .map_err(|e| of_chip(&e))?;
         let device_pem = self.device_certificate(&found, in_config).await?;
@@ -98,7 +100,7 @@ impl Keys {
             let mirror = device_pem.clone();
             self.0
                 .chip
-                .run(Again::Yes, move |tss| tss.write_nv(MIRROR, &mirror))
+                .run(Again::Yes, move |link| link.write_nv(MIRROR, &mirror))
                 .await
                 .map_err(|e| of_chip(&e))?;
         }
@@ -143,8 +145,8 @@ impl Keys {
         let made = self
             .0
             .chip
-            .run(Again::Yes, move |tss| {
-                let key = InChip::new(tss, point.clone());
+            .run(Again::Yes, move |link| {
+                let key = InChip::new(link, point.clone());
                 certificate_for(&key, now, &mut system_random).map_err(|e| key.explain(&e))
             })
             .await
@@ -155,7 +157,7 @@ impl Keys {
 
     async fn further_certificates(
         &self,
-        keys: &KeyHandles,
+        keys: &KeySet,
         device_pem: &[u8],
     ) -> Result<Vec<Certificate>, Failure> {
         let now = self.certificate_time()?;
@@ -171,8 +173,8 @@ impl Keys {
         let made = self
             .0
             .chip
-            .run(Again::Yes, move |tss| {
-                let key = InChip::new(tss, keys.device.point.clone());
+            .run(Again::Yes, move |link| {
+                let key = InChip::new(link, keys.device.point.clone());
                 let one = |(kind, kept): &(CertificateKind, Option<String>)| {
                     let (point, area) = match kind {
                         CertificateKind::Quote => (&keys.quote.point, &[][..]),
@@ -266,9 +268,9 @@ impl Keys {
         let looked = self
             .0
             .chip
-            .run(Again::Yes, |tss| {
-                tss.keys()?;
-                tss.state()
+            .run(Again::Yes, |link| {
+                link.keys()?;
+                link.state()
             })
             .await;
         match looked {
@@ -308,16 +310,16 @@ impl Keys {
     }
 }
 
-fn look_for_keys(tss: &mut Tss, in_config: Option<&[u8]>) -> Result<InTpm, ChipError> {
-    let state = tss.state()?;
-    let mirrored = tss.read_nv(MIRROR)?;
+fn look_for_keys(link: &mut Link, in_config: Option<&[u8]>) -> Result<InTpm, ChipError> {
+    let state = link.state()?;
+    let mirrored = link.read_nv(MIRROR)?;
     // The controller knows the device by its certificate: a TPM with another key is not this device's.
     let known = in_config.or(mirrored.as_deref());
     let expected = known
         .map(certified_point)
         .transpose()
         .map_err(|error| ChipError::Keys(format!("the device's certificate: {error}")))?;
-    let keys = tss.prepare(expected.as_deref())?;
+    let keys = link.prepare(expected.as_deref())?;
     Ok(InTpm {
         keys,
         mirrored,

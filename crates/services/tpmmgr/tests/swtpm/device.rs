@@ -42,7 +42,12 @@ impl Device {
             clock: clock.clone(),
             dry_run: false,
         };
-        let vault = Vault::with(&boot, tcti.parse().unwrap()).unwrap();
+        let vault = Vault::with(
+            &boot,
+            env!("CARGO_BIN_EXE_tpmchip").into(),
+            tcti.parse().unwrap(),
+        )
+        .unwrap();
         let runtime = Runtime::<Tpmmgr, _>::new(boot.bus.clone(), vault, clock, 1);
         let mut story = pin!(story);
         tokio::select! {

@@ -202,3 +202,75 @@ async fn wait(condition: impl Fn() -> bool) {
     }
     panic!("it never came");
 }
+
+#[tokio::test]
+async fn the_process_that_has_the_tpm_may_die_at_any_time() {
+    with_tpm(async |device, _| {
+        let client = device.client();
+        let mut killed = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            let process = chip_process();
+            assert!(killed.insert(process), "it is another one each time");
+            let kill = ["-KILL".to_owned(), process.to_string()];
+            assert!(
+                std::process::Command::new("kill")
+                    .args(kill)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            client.sign(Key::Device, [1; 32]).await.unwrap();
+        }
+        assert_eq!(device.status().fault, None);
+    })
+    .await;
+}
+
+fn chip_process() -> u32 {
+    let all = chip_processes();
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0]
+}
+
+/// Those that this process has started.
+fn chip_processes() -> Vec<u32> {
+    let mut found = Vec::new();
+    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
+        let children = std::fs::read_to_string(thread.unwrap().path().join("children"));
+        for pid in children.unwrap_or_default().split_whitespace() {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if name.trim() == "tpmchip" {
+                found.push(pid.parse().unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn an_owner_with_a_password_needs_it_in_config() {
+    let (device, tpm) = (Device::new(), Swtpm::new());
+    let tcti = tpm.tcti();
+    let (done, said) = tpm.tool("tpm2_changeauth", &["-c", "owner", "the owner's"]);
+    assert!(done, "{said}");
+    device
+        .live(&tcti, async {
+            let refused = device.until(|d| {
+                let trouble = d.trouble.as_ref();
+                trouble.is_some_and(|t| t.kind == TroubleKind::Keys)
+            });
+            let text = refused.await.trouble.unwrap().text;
+            assert!(text.contains("tpm_credential"), "{text}");
+            std::fs::write(device.path("config/tpm_credential"), "wrong\n").unwrap();
+            assert!(device.client().sign(Key::Device, [1; 32]).await.is_err());
+            // It is picked up as it is.
+            std::fs::write(device.path("config/tpm_credential"), "the owner's\n").unwrap();
+            device.healthy().await;
+            let client = device.client();
+            client.sign(Key::Device, [1; 32]).await.unwrap();
+            client.write_nv(0x0180_0000, b"x").await.unwrap();
+            let pcrs: PcrSelection = [tpm::Pcr::new(0).unwrap()].into_iter().collect();
+            client.seal("vault", b"secret", pcrs, &[]).await.unwrap();
+        })
+        .await;
+}

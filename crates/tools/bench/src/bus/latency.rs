@@ -19,6 +19,8 @@ pub struct Lane {
     pub stream: Stream,
     /// Index of the lane that it is compared with.
     floor: usize,
+    /// Index of the floor with as many files as it has rows.
+    alike: Option<usize>,
     /// Delays of each turn in microseconds.
     turns: Vec<Vec<f64>>,
     /// Publishes per second in each turn.
@@ -36,6 +38,8 @@ pub struct Delay {
     pub us: Summary,
     /// How many times the floor: the median of the turns' ratios of medians.
     pub ratio: f64,
+    /// How many times the floor with as many files as it has rows.
+    pub ratio_alike: Option<f64>,
 }
 
 /// The figures of a lane at full speed.
@@ -58,9 +62,18 @@ impl Lane {
             name: name.into(),
             stream,
             floor,
+            alike: None,
             turns: Vec::new(),
             rates: Vec::new(),
             through: Vec::new(),
+        }
+    }
+
+    /// It is compared with the lane of index `alike`, too.
+    pub fn beside(self, alike: usize) -> Self {
+        Self {
+            alike: Some(alike),
+            ..self
         }
     }
 }
@@ -85,12 +98,15 @@ pub fn delays(
         let turns = lane.turns.iter();
         turns.map(|turn| median(turn.iter().copied())).collect()
     };
+    let beside = |lane: &Lane, other: usize| {
+        let other = lanes.get(other)?;
+        Some(ratio(&medians(lane), &medians(other)))
+    };
     let figures = lanes.iter().map(|lane| Delay {
         name: lane.name.clone(),
         us: Summary::of(lane.turns.iter().flatten().copied()),
-        ratio: lanes
-            .get(lane.floor)
-            .map_or(0.0, |floor| ratio(&medians(lane), &medians(floor))),
+        ratio: beside(lane, lane.floor).unwrap_or(0.0),
+        ratio_alike: lane.alike.and_then(|alike| beside(lane, alike)),
     });
     Ok(figures.collect())
 }

@@ -4,53 +4,66 @@
 //! JSON, made by the writer and parsed by the reader: nothing that hands objects on can do without that.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{Read, Write},
     mem::MaybeUninit,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 
-use crate::object::{Sample, Stamp};
+use crate::object::{Sample, Stamp, key};
 
 /// As long as the object that the bus publishes.
 const SIZE: usize = 1024;
 const HEAD: usize = 17;
 
-/// Replaces one file by rename.
+/// Replaces files by rename, one after the other.
 #[derive(Debug)]
 pub struct RawWriter {
     object: Option<Sample>,
     dir: PathBuf,
     staged: PathBuf,
-    target: PathBuf,
+    targets: Vec<PathBuf>,
     durable: bool,
 }
 
 impl RawWriter {
-    /// A writer of one file in `dir/watched`, bare or an `object`; a `durable` one has each version on the medium when
+    /// A writer of so many `files` in `dir/watched`, bare or an `object`; a `durable` one has each version on the medium when
     /// [`put`](Self::put) returns.
-    pub fn new(dir: &Path, object: Option<Sample>, durable: bool) -> Result<Self> {
+    pub fn new(dir: &Path, files: u64, object: Option<Sample>, durable: bool) -> Result<Self> {
         let watched = dir.join("watched");
         fs::create_dir_all(&watched).with_context(|| format!("make {}", watched.display()))?;
         Ok(Self {
             object,
             staged: dir.join("staged"),
-            target: watched.join("object.json"),
+            targets: (0..files)
+                .map(|number| watched.join(format!("{}.json", key(number))))
+                .collect(),
             dir: watched,
             durable,
         })
     }
 
-    /// The directory in which the file appears.
+    /// Writes every file.
+    pub fn fill(&mut self) -> Result<()> {
+        (0..self.targets.len()).try_for_each(|seq| {
+            self.put(Stamp {
+                seq: u64::try_from(seq)?,
+                ..Stamp::default()
+            })
+        })
+    }
+
+    /// The directory in which the files appear.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Writes a new version.
+    /// Writes a new version of the file whose turn it is.
     pub fn put(&mut self, stamp: Stamp) -> Result<()> {
         let bytes = match &mut self.object {
             Some(object) => {
@@ -69,7 +82,8 @@ impl RawWriter {
             file.sync_data()?;
         }
         drop(file);
-        fs::rename(&self.staged, &self.target)?;
+        let target = usize::try_from(stamp.seq)? % self.targets.len();
+        fs::rename(&self.staged, &self.targets[target])?;
         if self.durable {
             File::open(&self.dir)?.sync_all()?;
         }
@@ -77,10 +91,10 @@ impl RawWriter {
     }
 }
 
-/// Learns of renames by inotify and reads the file.
+/// Learns of renames by inotify and reads the files.
 pub struct RawWatcher {
     notices: OwnedFd,
-    target: PathBuf,
+    dir: PathBuf,
     bare: bool,
 }
 
@@ -92,7 +106,7 @@ impl RawWatcher {
             .with_context(|| format!("watch {}", dir.display()))?;
         Ok(Self {
             notices,
-            target: dir.join("object.json"),
+            dir: dir.to_owned(),
             bare,
         })
     }
@@ -102,15 +116,18 @@ impl RawWatcher {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut notices = Reader::new(&self.notices, &mut buffer);
         loop {
-            notices.next()?;
-            each(self.read()?)?;
+            let notice = notices.next()?;
+            if let Some(name) = notice.file_name() {
+                let file = self.dir.join(OsStr::from_bytes(name.to_bytes()));
+                each(self.read(&file)?)?;
+            }
         }
     }
 }
 
 impl RawWatcher {
-    fn read(&self) -> Result<Stamp> {
-        let mut file = File::open(&self.target)?;
+    fn read(&self, file: &Path) -> Result<Stamp> {
+        let mut file = File::open(file)?;
         if self.bare {
             let mut bytes = [0; SIZE];
             file.read_exact(&mut bytes)?;
@@ -168,7 +185,7 @@ mod tests {
         for object in [None, Some(Sample::new(0))] {
             let dir = tempfile::tempdir().unwrap();
             let bare = object.is_none();
-            let mut writer = RawWriter::new(dir.path(), object, true).unwrap();
+            let mut writer = RawWriter::new(dir.path(), 2, object, true).unwrap();
             let watcher = RawWatcher::new(writer.dir(), bare).unwrap();
             let stamp = Stamp {
                 seq: 1,
@@ -183,6 +200,8 @@ mod tests {
             });
             assert!(end.is_err() && seen == Some(stamp));
             assert_eq!(read_all(writer.dir()).unwrap(), 1);
+            writer.fill().unwrap();
+            assert_eq!(read_all(writer.dir()).unwrap(), 2);
         }
     }
 }

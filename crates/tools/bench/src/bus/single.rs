@@ -58,7 +58,7 @@ const PERSISTENT: Topic<Sample> = Topic::persist(SERVICE, "Persistent");
 
 /// Publishes on a persistent topic below `root`, whose medium should be a real one.
 pub fn durable(root: &Path, samples: u32, stop: &Stop) -> Result<Durable> {
-    let mut raw = RawWriter::new(&root.join("raw"), None, true)?;
+    let mut raw = RawWriter::new(&root.join("raw"), 1, None, true)?;
     let mut publisher = Bus::open(root, SERVICE)?.publisher(&PERSISTENT)?;
     publisher.set_ready()?;
     let mut object = Sample::new(0);

@@ -48,11 +48,12 @@ pub struct Seen {
 }
 
 impl Stream {
-    /// The floor: one file below `dir`, replaced by rename, with so many `readers`; `bare` or with the bus's object in it.
-    pub fn raw(dir: &Path, bare: bool, readers: usize) -> Result<Self> {
+    /// The floor: so many `files` below `dir`, replaced by rename in turn, with so many `readers`; `bare` or with the bus's
+    /// object in them.
+    pub fn raw(dir: &Path, files: u64, bare: bool, readers: usize) -> Result<Self> {
         let object = (!bare).then(|| Sample::new(0));
-        let mut writer = RawWriter::new(dir, object, false)?;
-        writer.put(Stamp::default())?;
+        let mut writer = RawWriter::new(dir, files, object, false)?;
+        writer.fill()?;
         let role = Role::Watcher {
             dir: writer.dir().to_owned(),
             bare,

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 /// The file with all of them.
 pub const SERVICES: &str = "zedbox";
-/// The keeper of the keys, which alone is linked with the TPM software stack.
-pub const KEEPER: &str = "tpmmgr";
+/// What has the TPM, and alone is linked with the TPM software stack.
+pub const CHIP: &str = "tpmchip";
 /// The operator's command.
 pub const COMMAND: &str = "eve";
 /// What the stage around the device needs.
@@ -35,7 +35,7 @@ impl Shipped {
         fs::hard_link(&from, &to)
             .or_else(|_| fs::copy(&from, &to).map(drop))
             .with_context(|| format!("{} is not built", from.display()))?;
-        let (from, to) = (product.join(KEEPER), dir.path().join(KEEPER));
+        let (from, to) = (product.join(CHIP), dir.path().join(CHIP));
         fs::hard_link(&from, &to)
             .or_else(|_| fs::copy(&from, &to).map(drop))
             .with_context(|| format!("{} is not built", from.display()))?;

@@ -9,9 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use controller::{Keeper, KeyFiles, Keys, Signer};
 use tempfile::TempDir;
+
+use crate::device::shipped::Shipped;
 
 /// Keys of a TPM take their time.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -29,6 +31,8 @@ pub struct Subject {
 pub struct Keepers {
     homes: Vec<(&'static str, TempDir)>,
     processes: Vec<Kept>,
+    /// As a device has them.
+    _programs: Shipped,
 }
 
 struct Kept(Child);
@@ -44,13 +48,14 @@ impl Drop for Kept {
 impl Keepers {
     /// Starts them. The TPM is left out, with a word about it, where swtpm is not installed.
     pub fn start() -> Result<Self> {
-        let tpmmgr = lab::device::built_binaries()
-            .context("the directory of the running program")?
-            .join("tpmmgr");
-        ensure!(tpmmgr.exists(), "{} is not built", tpmmgr.display());
+        let built =
+            lab::device::built_binaries().context("the directory of the running program")?;
+        let programs = Shipped::of(&built, &built)?;
+        let tpmmgr = programs.dir().join("tpmmgr");
         let mut keepers = Self {
             homes: Vec::new(),
             processes: Vec::new(),
+            _programs: programs,
         };
         let home = home()?;
         fs::write(home.path().join("config/soft_key"), "")?;

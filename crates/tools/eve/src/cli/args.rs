@@ -140,10 +140,28 @@ pub(super) enum Command {
     Logs(LogArgs),
     /// The device on one screen
     Status,
+    /// A certificate by an authority for the device's key, in place of the one that it made itself
+    #[command(subcommand)]
+    Identity(IdentityCommand),
     /// Completion script for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+}
+
+/// What is done about the device's certificate.
+#[derive(Debug, Subcommand)]
+pub(super) enum IdentityCommand {
+    /// Print a request for a certificate (PKCS #10): for `evc device sign`, or any authority that the controller trusts
+    Request,
+    /// Put a certificate of the device's key into the CONFIG partition
+    Install {
+        /// The certificate in PEM form
+        file: PathBuf,
+        /// Although the controller knows the device by another one
+        #[arg(long)]
+        force: bool,
     },
 }
 

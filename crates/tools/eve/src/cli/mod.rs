@@ -5,6 +5,7 @@ mod bundle;
 mod check;
 mod diff;
 mod get;
+mod identity;
 mod logs;
 mod ps;
 mod status;
@@ -81,6 +82,7 @@ fn run(cli: Cli) -> Result<Verdict, Error> {
         Command::SupportBundle(args) => bundle::bundle(&global, out, &args),
         Command::Logs(args) => logs::logs(&global, out, &args),
         Command::Status => status::status(&global, out),
+        Command::Identity(command) => identity::identity(&global, &command),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "eve", &mut text);
@@ -102,7 +104,11 @@ fn unpack(
         ));
     }
     match command {
-        Command::Put(_) | Command::Delete(_) | Command::Watch(_) | Command::SupportBundle(_) => {
+        Command::Put(_)
+        | Command::Delete(_)
+        | Command::Watch(_)
+        | Command::SupportBundle(_)
+        | Command::Identity(_) => {
             return Err(Error::Usage(
                 "a bundle is read only, and nothing in it changes".to_owned(),
             ));

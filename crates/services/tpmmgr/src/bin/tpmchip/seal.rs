@@ -12,27 +12,15 @@ use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{Digest, DigestList, Private, Public, SensitiveData};
 use tss_esapi::traits::{Marshall, UnMarshall};
 
-use super::error::of;
-use super::pcr::{digest, selection};
-use super::template::sealed;
-use super::{ChipError, Tss};
+use crate::error::of;
+use crate::pcr::{digest, selection};
+use crate::template::sealed;
+use crate::tss::Tss;
+use tpmmgr::chip::{ChipError, Sealed};
 
 const TPM_CC_POLICY_PCR: u32 = 0x0000_017f;
 const TPM_CC_POLICY_OR: u32 = 0x0000_0171;
 const TPM_ALG_SHA256: u16 = 0x000b;
-
-/// A sealed secret. Without the TPM that made it, and the PCR values, it tells nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sealed {
-    /// The PCRs that count.
-    pub pcrs: PcrSelection,
-    /// Sets of their values, complete; at least one.
-    pub alternatives: Vec<PcrValues>,
-    /// `TPM2B_PUBLIC` without its length.
-    pub public: Vec<u8>,
-    /// `TPM2B_PRIVATE` without its length.
-    pub private: Vec<u8>,
-}
 
 /// The policy of one set of values, as the TPM computes it.
 fn branch(pcrs: PcrSelection, values: &PcrValues) -> [u8; 32] {
@@ -63,7 +51,7 @@ fn branches(pcrs: PcrSelection, alternatives: &[PcrValues]) -> Vec<[u8; 32]> {
 
 /// The policy under which any of the sets of values opens a secret. Pure: it needs no TPM to be computed for
 /// values that PCRs will only have after an update.
-pub fn policy(pcrs: PcrSelection, alternatives: &[PcrValues]) -> [u8; 32] {
+pub(crate) fn policy(pcrs: PcrSelection, alternatives: &[PcrValues]) -> [u8; 32] {
     let mut policy = Sha256::new()
         .chain_update([0; 32])
         .chain_update(TPM_CC_POLICY_OR.to_be_bytes());
@@ -75,7 +63,7 @@ pub fn policy(pcrs: PcrSelection, alternatives: &[PcrValues]) -> [u8; 32] {
 
 impl Tss {
     /// Seals a secret to the values of now, and to the `expected` ones.
-    pub fn seal(
+    pub(crate) fn seal(
         &mut self,
         secret: &[u8],
         pcrs: PcrSelection,
@@ -110,7 +98,10 @@ impl Tss {
     }
 
     /// The secret, and which set of values opened it.
-    pub fn unseal(&mut self, blob: &Sealed) -> Result<(Zeroizing<Vec<u8>>, usize), ChipError> {
+    pub(crate) fn unseal(
+        &mut self,
+        blob: &Sealed,
+    ) -> Result<(Zeroizing<Vec<u8>>, usize), ChipError> {
         let now = self.read_pcrs(blob.pcrs)?;
         let Some(matched) = blob.alternatives.iter().position(|set| *set == now) else {
             let first = blob.alternatives.first();

@@ -14,43 +14,62 @@ use tss_esapi::structures::{
 use tss_esapi::traits::Marshall;
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
 
-use super::error::of;
-use super::template::Template;
-use super::{ChipError, Tss};
+use crate::error::of;
+use crate::template::Template;
+use crate::tss::Tss;
+use tpmmgr::chip::{ChipError, KeySet, PublicKey};
 
 /// Handles of the first persistent object.
 const PERSISTENT: u32 = 0x8100_0000;
 
 /// A key that is there.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub(crate) struct Found {
     pub(crate) handle: KeyHandle,
     /// Its public point, SEC1 uncompressed.
-    pub point: Vec<u8>,
+    pub(crate) point: Vec<u8>,
     /// `TPM2_PUBLIC`.
-    pub public_area: Vec<u8>,
+    pub(crate) public_area: Vec<u8>,
 }
 
 /// The keys.
 #[derive(Clone, Debug)]
-pub struct KeyHandles {
+pub(crate) struct KeyHandles {
     /// Of the TPM itself.
-    pub endorsement: Found,
+    pub(crate) endorsement: Found,
     /// That others are sealed under.
-    pub storage: Found,
+    pub(crate) storage: Found,
     /// That signs quotes.
-    pub quote: Found,
+    pub(crate) quote: Found,
     /// That controllers encrypt to.
-    pub ecdh: Found,
+    pub(crate) ecdh: Found,
     /// The device's.
-    pub device: Found,
+    pub(crate) device: Found,
+}
+
+impl KeyHandles {
+    /// As others know them.
+    pub(crate) fn known(self, made: &[String]) -> KeySet {
+        let public = |found: Found| PublicKey {
+            point: found.point,
+            public_area: found.public_area,
+        };
+        KeySet {
+            endorsement: public(self.endorsement),
+            quote: public(self.quote),
+            ecdh: public(self.ecdh),
+            device: public(self.device),
+            made: made.to_vec(),
+        }
+    }
 }
 
 impl Tss {
     /// The keys, made where they are not there. `expected` is the point of the device's certificate: a TPM
     /// whose device key is another is not touched.
-    pub fn prepare(&mut self, expected: Option<&[u8]>) -> Result<KeyHandles, ChipError> {
+    pub(crate) fn prepare(&mut self, expected: Option<&[u8]>) -> Result<KeyHandles, ChipError> {
         self.keys = None;
+        self.made.clear();
         let present = self.handles(PERSISTENT)?;
         let device = self.find_or_make(&present, Template::Device, expected)?;
         let keys = KeyHandles {
@@ -148,7 +167,7 @@ impl Tss {
         };
         let _ = self.context.flush_context(transient);
         let handle = kept?;
-        tracing::info!(key = template.name(), "made in the TPM");
+        self.made.push(template.name().to_owned());
         found(handle, &made.out_public)
     }
 
@@ -161,7 +180,7 @@ impl Tss {
     }
 
     /// Signs a SHA-256 digest with the device's key.
-    pub fn sign(&mut self, digest: &[u8; 32]) -> Result<Signature, ChipError> {
+    pub(crate) fn sign(&mut self, digest: &[u8; 32]) -> Result<Signature, ChipError> {
         let key = self.keys()?.device.handle;
         let sign = |tss: &mut Self| {
             // A key that signs anything asks for no proof that the TPM made the digest.
@@ -180,7 +199,7 @@ impl Tss {
     }
 
     /// Multiplies a point, given as SEC1 uncompressed, by the ECDH key.
-    pub fn ecdh(&mut self, x: [u8; 32], y: [u8; 32]) -> Result<SharedPoint, ChipError> {
+    pub(crate) fn ecdh(&mut self, x: [u8; 32], y: [u8; 32]) -> Result<SharedPoint, ChipError> {
         let keys = self.keys()?;
         let multiply = |tss: &mut Self| {
             let point = EccPoint::new(

@@ -1,83 +1,56 @@
 //! A context of the TPM software stack, opened and started, and its sessions.
 
-use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::{CapabilityType, SessionType, StartupType};
-use tss_esapi::handles::{KeyHandle, SessionHandle};
+use tss_esapi::handles::{KeyHandle, ObjectHandle, SessionHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
+use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{CapabilityData, SymmetricDefinition};
+use tss_esapi::structures::{Auth, CapabilityData, SymmetricDefinition};
 use tss_esapi::{Context, TctiNameConf};
 
-use super::error::of;
-use super::{ChipError, KeyHandles};
-
-/// How the TPM is reached, as the TPM software stack writes it: `device:/dev/tpmrm0`,
-/// `swtpm:host=127.0.0.1,port=2321`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tcti(TctiNameConf);
-
-/// Not a way to a TPM.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no way to a TPM; such as device:/dev/tpmrm0 or swtpm:host=127.0.0.1,port=2321")]
-pub struct TctiError(String);
-
-impl FromStr for Tcti {
-    type Err = TctiError;
-
-    fn from_str(text: &str) -> Result<Self, TctiError> {
-        TctiNameConf::from_str(text)
-            .map(Self)
-            .map_err(|_| TctiError(text.to_owned()))
-    }
-}
-
-impl Tcti {
-    /// The device node that it needs; none when it is reached otherwise.
-    pub fn node(&self) -> Option<PathBuf> {
-        match &self.0 {
-            TctiNameConf::Device(device) => {
-                // The library keeps the path to itself but for its text.
-                let text = format!("{device:?}");
-                text.split('"').nth(1).map(PathBuf::from)
-            }
-            TctiNameConf::Mssim(_) | TctiNameConf::Swtpm(_) | TctiNameConf::Tabrmd(_) => None,
-        }
-    }
-}
+use crate::error::of;
+use crate::key::KeyHandles;
+use tpmmgr::chip::ChipError;
 
 /// An open TPM.
-pub struct Tss {
+pub(crate) struct Tss {
     pub(crate) context: Context,
     /// Its keys, once somebody asked for them.
     pub(crate) keys: Option<KeyHandles>,
-}
-
-impl fmt::Debug for Tss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tss").finish_non_exhaustive()
-    }
+    /// Names of the keys that the last look for them made.
+    pub(crate) made: Vec<String>,
 }
 
 impl Tss {
-    /// Opens it.
-    pub(crate) fn open(tcti: &Tcti) -> Result<Self, ChipError> {
+    /// Opens it by a way such as `device:/dev/tpmrm0`.
+    pub(crate) fn open(way: &str) -> Result<Self, ChipError> {
         // Whatever happens on the way to it means that there is none to talk with.
         let gone = |error: tss_esapi::Error| ChipError::Gone(error.to_string());
-        let mut context = Context::new(tcti.0.clone()).map_err(gone)?;
+        let way = TctiNameConf::from_str(way).map_err(gone)?;
+        let mut context = Context::new(way).map_err(gone)?;
         // The kernel has done this on a device; a simulator that was restarted waits for it. Being
         // started already is no error.
         context.startup(StartupType::Clear).map_err(gone)?;
         Ok(Self {
             context,
             keys: None,
+            made: Vec::new(),
         })
     }
 
-    /// Runs commands that need an authorization: every one of ours is empty.
+    /// From here on the owner's commands carry this password.
+    pub(crate) fn authorize(&mut self, password: &[u8]) -> Result<(), ChipError> {
+        let set = |tss: &mut Self| {
+            let owner = ObjectHandle::from(Hierarchy::Owner);
+            tss.context.tr_set_auth(owner, Auth::try_from(password)?)
+        };
+        set(self).map_err(of("take the owner's password"))
+    }
+
+    /// Runs commands that need an authorization: every one of ours is empty, but for the owner's on some devices.
     pub(crate) fn authorized<T>(
         &mut self,
         commands: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,

@@ -6,19 +6,18 @@ use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::{NvAuth, Provision};
 use tss_esapi::structures::{MaxNvBuffer, NvPublicBuilder};
 
-use super::error::of;
-use super::{ChipError, Tss};
+use crate::error::of;
+use crate::tss::Tss;
+use tpmmgr::chip::{ChipError, LONGEST_NV};
 
 /// The first NV index.
 const FIRST: u32 = 0x0100_0000;
 /// What every TPM takes at a time.
 const CHUNK: usize = 512;
-/// Every TPM has room for an index of this size.
-pub(crate) const LONGEST: usize = 2048;
 
 impl Tss {
     /// The content of an index; none when it is not defined or was never written.
-    pub fn read_nv(&mut self, index: u32) -> Result<Option<Vec<u8>>, ChipError> {
+    pub(crate) fn read_nv(&mut self, index: u32) -> Result<Option<Vec<u8>>, ChipError> {
         let Some((handle, size, written)) = self.nv(index)? else {
             return Ok(None);
         };
@@ -43,10 +42,10 @@ impl Tss {
     }
 
     /// Writes an index, which is defined anew when it has another size.
-    pub fn write_nv(&mut self, index: u32, data: &[u8]) -> Result<(), ChipError> {
-        if data.is_empty() || data.len() > LONGEST {
+    pub(crate) fn write_nv(&mut self, index: u32, data: &[u8]) -> Result<(), ChipError> {
+        if data.is_empty() || data.len() > LONGEST_NV {
             return Err(ChipError::Invalid(format!(
-                "NV memory takes 1 to {LONGEST} bytes at an index"
+                "NV memory takes 1 to {LONGEST_NV} bytes at an index"
             )));
         }
         let existing = self.nv(index)?;

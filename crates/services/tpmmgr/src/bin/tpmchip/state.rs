@@ -2,28 +2,16 @@
 
 use tss_esapi::constants::PropertyTag;
 
-use super::error::of;
-use super::{ChipError, Tss};
-
-/// What a TPM says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChipState {
-    /// Its vendor, such as `IBM SW TPM`.
-    pub vendor: String,
-    /// Its firmware.
-    pub firmware: String,
-    /// Its SHA-256 bank is there.
-    pub sha256: bool,
-    /// It refuses authorizations that could be guessed, for so many seconds.
-    pub locked_out: Option<u32>,
-}
+use crate::error::of;
+use crate::tss::Tss;
+use tpmmgr::chip::{ChipError, ChipState};
 
 /// `TPMA_PERMANENT.inLockout`.
 const IN_LOCKOUT: u32 = 1 << 9;
 
 impl Tss {
     /// Asks it.
-    pub fn state(&mut self) -> Result<ChipState, ChipError> {
+    pub(crate) fn state(&mut self) -> Result<ChipState, ChipError> {
         // Kept by the library once known, which these are not to be: a lock-out begins and ends.
         let permanent = self.variable(PropertyTag::Permanent)?;
         let recovery = self.variable(PropertyTag::LockoutInterval)?;

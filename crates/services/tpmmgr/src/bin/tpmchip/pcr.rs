@@ -11,20 +11,10 @@ use tss_esapi::structures::{
 };
 use tss_esapi::traits::Marshall;
 
-use super::error::of;
-use super::key::raw;
-use super::{ChipError, Tss};
-
-/// A quote without the event log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quoted {
-    /// `TPMS_ATTEST`.
-    pub attest: Vec<u8>,
-    /// `ECDSA-Sig-Value`.
-    pub signature: Vec<u8>,
-    /// What was quoted.
-    pub pcrs: PcrValues,
-}
+use crate::error::of;
+use crate::key::raw;
+use crate::tss::Tss;
+use tpmmgr::chip::{ChipError, Quoted};
 
 /// PCRs that may be extended between being read and being quoted.
 const TRIES: u32 = 5;
@@ -50,7 +40,7 @@ pub(crate) fn digest(values: &PcrValues) -> [u8; 32] {
 
 impl Tss {
     /// Whether PCRs have SHA-256 values.
-    pub fn has_sha256(&mut self) -> Result<bool, ChipError> {
+    pub(crate) fn has_sha256(&mut self) -> Result<bool, ChipError> {
         let (data, _) = self
             .context
             .get_capability(CapabilityType::AssignedPcr, 0, 8)
@@ -64,7 +54,7 @@ impl Tss {
     }
 
     /// Reads PCRs.
-    pub fn read_pcrs(&mut self, pcrs: PcrSelection) -> Result<PcrValues, ChipError> {
+    pub(crate) fn read_pcrs(&mut self, pcrs: PcrSelection) -> Result<PcrValues, ChipError> {
         let mut values = PcrValues::new();
         // The TPM gives at most eight at a time.
         let all: Vec<Pcr> = pcrs.iter().collect();
@@ -88,7 +78,11 @@ impl Tss {
     }
 
     /// Extends a PCR and gives its new value.
-    pub fn extend_pcr(&mut self, pcr: Pcr, digest: [u8; 32]) -> Result<PcrValues, ChipError> {
+    pub(crate) fn extend_pcr(
+        &mut self,
+        pcr: Pcr,
+        digest: [u8; 32],
+    ) -> Result<PcrValues, ChipError> {
         let extend = |tss: &mut Self| {
             let handle = PcrHandle::try_from(pcr.index())?;
             let mut digests = DigestValues::new();
@@ -101,7 +95,7 @@ impl Tss {
     }
 
     /// Quotes PCR 0 to 15.
-    pub fn quote(&mut self, nonce: &[u8]) -> Result<Quoted, ChipError> {
+    pub(crate) fn quote(&mut self, nonce: &[u8]) -> Result<Quoted, ChipError> {
         let key = self.keys()?.quote.handle;
         for _ in 0..TRIES {
             let pcrs = self.read_pcrs(PCRS_QUOTED)?;
@@ -126,7 +120,7 @@ impl Tss {
             });
         }
         Err(ChipError::Refused {
-            what: "quote",
+            what: "quote".to_owned(),
             why: "its PCRs keep changing".to_owned(),
         })
     }
