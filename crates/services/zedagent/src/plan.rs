@@ -25,6 +25,9 @@ use crate::facts::{CertsWanted, Facts};
 pub use report::Report;
 pub(crate) use steps::hashes;
 
+/// What the vault's key at the controller is called.
+pub(crate) const ESCROW: &str = "escrow of the vault key";
+
 /// The service.
 pub struct Zedagent;
 
@@ -140,7 +143,7 @@ impl Action for Step {
             | Step::AskNonce { .. }
             | Step::SendQuote { .. }
             | Step::ResumeAttest { .. } => "attestation",
-            Step::StoreKey { .. } => "escrow of the vault key",
+            Step::StoreKey { .. } => ESCROW,
             Step::NoteMaintenance { .. } => "maintenance mode",
             Step::FetchConfig { .. } => "config",
             Step::UseSaved { .. } => "saved config",

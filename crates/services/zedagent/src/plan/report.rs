@@ -23,7 +23,7 @@ use model::{
     volume::VolumeConfig,
 };
 
-use super::Zedagent;
+use super::{ESCROW, Zedagent};
 use crate::{facts::AttestStep, translate::config_items};
 
 /// Every row that zedagent publishes. What only a config can tell is `None` before there is one: then
@@ -218,9 +218,15 @@ fn status(turn: &Turn<'_, Zedagent>) -> ZedAgentStatus {
             | AttestStep::Complete(_) => None,
         })
         .or_else(|| {
-            ["config", "attestation", "saved config", "config checkpoint"]
-                .iter()
-                .find_map(|s| turn.jobs.fault(s).cloned())
+            let subjects = [
+                "config",
+                "attestation",
+                "saved config",
+                "config checkpoint",
+                // Without a copy at the controller, the day on which the TPM gives nothing out is the end of the vault.
+                ESCROW,
+            ];
+            subjects.iter().find_map(|s| turn.jobs.fault(s).cloned())
         })
         .or_else(|| facts.unsaved.clone())
         .or_else(|| content.and_then(|c| c.faults.first().cloned()));

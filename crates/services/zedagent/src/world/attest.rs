@@ -73,7 +73,7 @@ impl Evc {
         key: &EncryptedVaultKey,
         token: Vec<u8>,
     ) -> Result<(), Failure> {
-        const OBJECT: &str = "escrow of the vault key";
+        const OBJECT: &str = crate::plan::ESCROW;
         let unreadable = |error: &dyn std::error::Error| Failure::of(Code::VaultKey, OBJECT, error);
         let data = AttestVolumeKeyData {
             encrypted_key: BASE64_STANDARD

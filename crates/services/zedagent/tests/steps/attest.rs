@@ -3,7 +3,8 @@
 use model::{
     node::{MaintenanceReason, NodeAgentStatus},
     security::{EdgeNodeCert, EdgeNodeCertKind},
-    topics::NODE_AGENT_STATUS,
+    topics::{NODE_AGENT_STATUS, VAULT_KEY_FROM_DEVICE},
+    vault::EncryptedVaultKey,
 };
 
 use super::*;
@@ -125,4 +126,29 @@ async fn after_maintenance_mode_the_config_is_fetched_in_full() {
     say(vec![]);
     sleep(Duration::from_secs(200)).await;
     assert_eq!(full(&d), 2, "once, then its hash is known again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vault_key_that_the_controller_does_not_keep_is_told() {
+    let mut d = Device::start();
+    d.script.set(|s| s.escrow_code = 422);
+    let vault = d
+        .bus
+        .acting_as("vaultmgr")
+        .publisher(&VAULT_KEY_FROM_DEVICE);
+    let mut vault = vault.unwrap();
+    let key = EncryptedVaultKey {
+        encrypted_key: "AA==".to_owned(),
+        sha256: "03".repeat(32),
+    };
+    vault.publish("vault", &key).unwrap();
+    vault.set_ready().unwrap();
+    d.network_up();
+    sleep(Duration::from_secs(30)).await;
+    let fault = d.status().fault.expect("a refused copy of the key");
+    assert!(fault.object.contains("escrow"), "{fault}");
+    assert!(fault.next.unwrap() > d.clock.now());
+    d.script.set(|s| s.escrow_code = 200);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(d.status().fault, None);
 }

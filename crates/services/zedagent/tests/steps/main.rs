@@ -57,6 +57,8 @@ struct State {
     only_v1: bool,
     /// Answer to certificates.
     certs_code: u16,
+    /// Answer to the vault's key.
+    escrow_code: u16,
     /// Configs that were sent, not only their hash.
     full: u32,
     clock: Clock,
@@ -83,6 +85,7 @@ impl Script {
             quotes: Quotes::Accepted,
             only_v1: false,
             certs_code: 200,
+            escrow_code: 200,
             full: 0,
             clock: clock.clone(),
         };
@@ -127,6 +130,7 @@ impl World<Zedagent> for Script {
         let quotes = state.quotes;
         let only_v1 = state.only_v1;
         let certs_code = state.certs_code;
+        let escrow_code = state.escrow_code;
         if matches!(&action, Step::FetchConfig { hash: ours, .. } if *ours != hash) {
             state.full += u32::from(config_code == 200);
         }
@@ -177,6 +181,9 @@ impl World<Zedagent> for Script {
                 facts.attest.judged(&Judgement::Failed, vec![], moment);
             }
             Step::SendQuote { .. } => facts.attest.complete(vec![1]),
+            Step::StoreKey { .. } if escrow_code != 200 => {
+                return Err(Failure::new(Code::ControllerRefused, "escrow", "no"));
+            }
             Step::StoreKey { key, .. } => facts.attest.escrowed = Some(key.sha256),
             Step::NoteMaintenance { on } => facts.maintained(on),
             Step::ResumeAttest { .. } => facts.attest.resume(),
