@@ -20,6 +20,7 @@ use tpm::{
 
 use crate::chip::{Again, Chip, ChipError, Link, Tcti};
 use crate::installed::{Choice, Installed, choose};
+use crate::measured::{self, Event};
 use crate::plan::{Actual, Prepared, trouble_now};
 use crate::store::{Store, StoreError, is_slot};
 use crate::trouble;
@@ -34,6 +35,8 @@ pub struct Keys(Arc<Inside>);
 struct Inside {
     config: PathBuf,
     event_log: PathBuf,
+    /// Remembers what of CONFIG was measured at this boot.
+    measured: PathBuf,
     store: Store,
     tcti: Tcti,
     chip: Chip,
@@ -46,6 +49,8 @@ struct Inside {
 struct State {
     prepared: Option<Prepared>,
     trouble: Option<Trouble>,
+    /// What of CONFIG is in its PCR.
+    measured: Vec<Event>,
     /// Keys of the software keeper: the device's, and that for ECDH.
     soft: Option<(SoftKey, SoftKey)>,
     looked: std::time::Duration,
@@ -63,6 +68,7 @@ impl Keys {
         Ok(Self(Arc::new(Inside {
             config: root.join("config"),
             event_log: root.join("sys/kernel/security/tpm0/binary_bios_measurements"),
+            measured: root.join("run/tpmmgr/measured.json"),
             store: Store::below(root),
             chip: Chip::start(program, tcti.clone(), root.join("config/tpm_credential"))?,
             tcti,
@@ -280,7 +286,7 @@ impl Keys {
         })
     }
 
-    /// Empty where firmware left none.
+    /// The firmware's, where it left one, and what was measured here.
     fn event_log(&self) -> Vec<u8> {
         use std::io::Read as _;
         let mut log = Vec::new();
@@ -289,7 +295,7 @@ impl Keys {
         if read.is_err() || log.len() as u64 > LONGEST_LOG {
             log.clear();
         }
-        log
+        measured::append(log, &self.state().measured)
     }
 
     /// See [`tpm::Tpm::seal`].

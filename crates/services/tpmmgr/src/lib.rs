@@ -5,7 +5,7 @@
 //! | reads | no topics |
 //! | writes | `EdgeNodeCert` (persistent), `TpmSanityStatus` |
 //! | serves | `/run/tpmmgr/tpmmgr.sock` (gRPC, `proto/tpmmgr`): sign, ECDH, quote, seal, PCRs, NV |
-//! | owns | the TPM (`/dev/tpmrm0`; it is the only one that opens it), `/config/device.{cert,key}.pem`, `/persist/certs`, `/persist/tpmmgr` |
+//! | owns | the TPM (`/dev/tpmrm0`; it is the only one that opens it), `/config/device.{cert,key}.pem`, `/persist/certs`, `/persist/tpmmgr`, PCR 14, `/run/tpmmgr/measured.json` |
 //!
 //! ```text
 //!                             missing: said, waited for
@@ -22,6 +22,8 @@
 //! into the TPM's NV memory, so a CONFIG partition that was wiped gets it back. All keys can be derived again
 //! by the TPM, so a handle that was lost is no loss.
 //!
+//! **CONFIG is measured** into PCR 14 at each boot, before anybody can unseal anything (`measured.rs`).
+//!
 //! **After a restart** it finds everything in its first turn. Callers that ask before that are told that it
 //! is starting, and ask again.
 //!
@@ -33,6 +35,7 @@ pub mod authority;
 pub mod chip;
 pub mod installed;
 pub mod keys;
+pub mod measured;
 mod plan;
 pub mod server;
 pub mod store;

@@ -1,6 +1,7 @@
 //! The controller, the CONFIG partition and the checkpoint, as one world.
 
 mod attest;
+mod identity;
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +29,7 @@ use tracing::warn;
 use crate::{
     Desired, Step, Zedagent,
     checkpoint::{self, BACKUP, CERTS, Checkpoint, FORMER_CERTS, LAST},
-    facts::{Asked, AttestStep, CertsWanted, Facts, Moment, Name, Partition, Saved},
+    facts::{Asked, AttestStep, CertsWanted, Facts, Moment, Partition, Saved},
     failure::of_call,
 };
 
@@ -251,35 +252,6 @@ impl Evc {
         }
     }
 
-    /// tpmmgr makes it, at the first boot, and keeps its key. Tells whether it is another one than before: until the
-    /// controller knows the device, an operator may exchange its certificate, or that to register with.
-    fn learn_identity(&self) -> Result<bool, Failure> {
-        let failure = |error: controller::SignerError| {
-            Failure::of(Code::OnboardIdentity, "identity", &error).transient()
-        };
-        let device = self.keys.device().map_err(failure)?;
-        let onboarding = self.keys.onboarding().map_err(failure)?;
-        let mut state = self.state();
-        if let Some(partition) = &mut state.facts.partition {
-            partition.can_register = onboarding.is_some();
-        }
-        let hash = |signer: &Arc<dyn Signer>| signer.certificate().der_hash();
-        let before = (state.device.as_ref(), state.onboarding.as_ref());
-        let is_another = before.0.is_some()
-            && (before.0.map(hash), before.1.map(hash))
-                != (Some(hash(&device)), onboarding.as_ref().map(hash));
-        if is_another {
-            tracing::info!("the device's certificate, or that to register with, was exchanged");
-            // Made anew with them.
-            state.controller = None;
-            state.network = None;
-        }
-        state.facts.device_cert = Some(Digest(device.certificate().der_hash()));
-        state.device = Some(device);
-        state.onboarding = onboarding;
-        Ok(is_another)
-    }
-
     async fn fetch_certs(&self, wanted: CertsWanted) -> Result<(), Failure> {
         let object = "controller certificates";
         let mut controller = self.controller(object)?;
@@ -326,52 +298,6 @@ impl Evc {
         state.unsaved.insert(CERTS, bytes);
         self.save(&mut state);
         Ok(())
-    }
-
-    async fn introduce(&self, register: bool) -> Result<(), Failure> {
-        let object = "onboarding";
-        if self.learn_identity()? {
-            let text = "another certificate is there; it is told to the controller next";
-            return Err(Failure::new(Code::OnboardIdentity, object, text).transient());
-        }
-        let controller = self.controller(object)?;
-        // Whatever register answers, the answer to the next question decides.
-        let registered = if register {
-            controller.register().await.map(|_| ())
-        } else {
-            Ok(())
-        };
-        match controller.device_name().await {
-            Ok(answer) => {
-                let model = [
-                    answer.value.manufacturer.as_str(),
-                    answer.value.product_name.as_str(),
-                ];
-                let hardware_model = if model.iter().all(|m| !m.is_empty()) {
-                    model.join(".")
-                } else {
-                    String::new()
-                };
-                let mut state = self.state();
-                state.facts.name = Some(Name {
-                    device: DeviceId(answer.value.uuid),
-                    hardware_model,
-                });
-                state.facts.named_at = Some(self.clock.uptime());
-                state.facts.disowned = false;
-                state.facts.last_contact = Some(self.clock.now());
-                Ok(())
-            }
-            Err(error) => {
-                self.note_cert_miss(&error);
-                // The refused registration is the reason that the controller does not know us.
-                let error = registered
-                    .err()
-                    .filter(|e| e.code().is_some() || error.code().is_some())
-                    .unwrap_or(error);
-                Err(of_call(object, &error))
-            }
-        }
     }
 
     async fn fetch_config(

@@ -15,11 +15,12 @@ use tpm::identity::{
     CERT_FILE, IdentityError, certificate_for, certified_point, load_or_create, new_key,
     store_certificate, system_random,
 };
-use tpm::{Certificate, CertificateKind, Keeper, SoftKey, Trouble, TroubleKind};
+use tpm::{Certificate, CertificateKind, Keeper, Pcr, SoftKey, Trouble, TroubleKind};
 
 use super::certs::{InChip, certificate, not_before};
 use super::{Keys, Prepared};
 use crate::chip::{Again, ChipError, ChipState, KeySet, Link};
+use crate::measured::{self, Event};
 use crate::trouble;
 
 /// NV index of the mirror of the device's certificate.
@@ -95,6 +96,9 @@ impl Keys {
             })
             .await
             .map_err(|e| of_chip(&e))?;
+        if found.state.sha256 {
+            self.measure_config().await?;
+        }
         let device_pem = self.device_certificate(&found, in_config).await?;
         if found.mirrored.as_deref() != Some(device_pem.as_slice()) {
             let mirror = device_pem.clone();
@@ -119,6 +123,55 @@ impl Keys {
         });
         self.looked(&found.state);
         Ok(())
+    }
+
+    /// Extends the PCR of the CONFIG partition by what was measured at this boot and is not in it yet: before anybody can ask
+    /// for a secret that is sealed to it.
+    async fn measure_config(&self) -> Result<(), Failure> {
+        let events = match self.measured() {
+            Ok(events) => events,
+            // What is sealed to the PCR stays locked, and the controller sees that nothing was measured.
+            Err(error) => {
+                tracing::error!(%error, "the CONFIG partition can't be measured");
+                return Ok(());
+            }
+        };
+        let pcr = Pcr::new(measured::PCR).map_err(|e| Failure::of(Code::TpmKeys, "TPM", &e))?;
+        let chip = &self.0.chip;
+        let now = chip
+            .run(Again::Yes, move |link| {
+                link.read_pcrs([pcr].into_iter().collect())
+            })
+            .await
+            .map_err(|e| of_chip(&e))?;
+        let now = now.get(&pcr).copied().unwrap_or_default();
+        let Some(left) = measured::left(now, &events) else {
+            tracing::warn!("PCR 14 holds what somebody else has measured; CONFIG is not");
+            return Ok(());
+        };
+        for digest in left.iter().map(|event| event.digest) {
+            chip.run(Again::No, move |link| link.extend_pcr(pcr, digest))
+                .await
+                .map_err(|e| of_chip(&e))?;
+        }
+        self.state().measured = events;
+        Ok(())
+    }
+
+    /// What was measured at this boot.
+    fn measured(&self) -> std::io::Result<Vec<Event>> {
+        let kept = &self.0.measured;
+        match std::fs::read(kept) {
+            Ok(text) => return Ok(serde_json::from_slice(&text)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let events = measured::measure(&self.0.config)?;
+        if let Some(dir) = kept.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        durable::write(kept, &serde_json::to_vec(&events)?)?;
+        Ok(events)
     }
 
     /// That of the CONFIG partition, of the TPM's mirror, or a new one: whichever there is first.

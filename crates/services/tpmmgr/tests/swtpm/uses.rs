@@ -8,7 +8,8 @@ use tpm::{
     extended, identity::certified_point,
 };
 
-use crate::device::with_tpm;
+use crate::chip::Swtpm;
+use crate::device::{Device, with_tpm};
 
 fn pcr(index: u32) -> Pcr {
     Pcr::new(index).unwrap()
@@ -233,4 +234,33 @@ async fn a_thousand_operations_lose_none_of_the_tpms_slots() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn config_is_measured_once_a_boot_and_again_after_a_reset_of_the_tpm() {
+    let (device, mut tpm) = (Device::new(), Swtpm::new());
+    let tcti = tpm.tcti();
+    std::fs::write(device.path("config/server"), "evc.example\n").unwrap();
+    let value = async || {
+        device.healthy().await;
+        let pcr = Pcr::new(14).unwrap();
+        let client = device.client();
+        let log = client.quote(&[1; 32], true).await.unwrap().event_log;
+        assert!(log.ends_with(b"CONFIG server"), "{log:?}");
+        client.read_pcrs([pcr].into_iter().collect()).await.unwrap()[&pcr]
+    };
+    let first = device.live(&tcti, value()).await;
+    assert_ne!(first, [0; 32]);
+    // Another life of the service, another CONFIG meanwhile: it counts from the next boot on.
+    std::fs::write(device.path("config/server"), "evc.elsewhere\n").unwrap();
+    assert_eq!(device.live(&tcti, value()).await, first);
+    // The same boot, the TPM alone began anew.
+    tpm.kill();
+    tpm.start();
+    assert_eq!(device.live(&tcti, value()).await, first);
+    // A boot.
+    std::fs::remove_file(device.path("run/tpmmgr/measured.json")).unwrap();
+    tpm.kill();
+    tpm.start();
+    assert_ne!(device.live(&tcti, value()).await, first);
 }

@@ -70,6 +70,7 @@ impl Lane {
     }
 
     /// It is compared with the lane of index `alike`, too.
+    #[must_use]
     pub fn beside(self, alike: usize) -> Self {
         Self {
             alike: Some(alike),
