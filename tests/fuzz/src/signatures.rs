@@ -52,7 +52,7 @@ fn judged(signature: &ImageSignature) {
             assert!(!signer.is_empty());
             // There is one key below the root, and one signature of the image by it in this form; who finds another has
             // the key.
-            let der = controller::RawSignature(signed().try_into().expect("64 bytes")).to_der();
+            let der = tpm::Signature(signed().try_into().expect("64 bytes")).to_der();
             let own = [signed(), der.expect("DER")];
             assert!(own.contains(&signature.signature.0), "a stranger vouches");
         }
@@ -106,7 +106,7 @@ fn carried(signature: &[u8], signer: &str, between: &str) {
 /// Good ones, and some in which something is wrong.
 pub fn seeds() -> Vec<Vec<u8>> {
     let (good, device) = (CONTROLLER.cert_pem.as_bytes(), DEVICE.cert_pem.as_bytes());
-    let der = controller::RawSignature(signed().try_into().expect("64 bytes")).to_der();
+    let der = tpm::Signature(signed().try_into().expect("64 bytes")).to_der();
     let der = der.expect("DER");
     vec![
         join(&[&signed(), good, b""]),

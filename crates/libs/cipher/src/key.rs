@@ -15,8 +15,10 @@ pub const IV: usize = 16;
 /// What both sides of an exchange know and nobody else.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SharedPoint {
-    x: Zeroizing<[u8; 32]>,
-    y: Zeroizing<[u8; 32]>,
+    /// Big-endian, padded on the left.
+    pub x: Zeroizing<[u8; 32]>,
+    /// Big-endian, padded on the left.
+    pub y: Zeroizing<[u8; 32]>,
 }
 
 impl SharedPoint {

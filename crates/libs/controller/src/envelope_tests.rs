@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::identity::{NewIdentity, generate};
-use crate::signer::{RawSignature, SoftwareKey};
+use crate::signer::SoftwareKey;
+use tpm::Signature;
 
 fn identity(seed: u8) -> NewIdentity {
     let mut random = |buffer: &mut [u8]| {
@@ -185,7 +186,7 @@ fn every_way_to_be_wrong_has_its_name() {
         Err(EnvelopeError::Malformed(_))
     ));
     // Controllers must send r || s, not DER.
-    let der = RawSignature(good.signature_hash.clone().try_into().unwrap())
+    let der = Signature(good.signature_hash.clone().try_into().unwrap())
         .to_der()
         .unwrap();
     assert_eq!(
@@ -228,7 +229,7 @@ proptest! {
         let mut raw = [0u8; 64];
         raw[16 + zeros..32].copy_from_slice(&r.to_be_bytes()[zeros..]);
         raw[48..].copy_from_slice(&s.to_be_bytes());
-        if let Ok(der) = RawSignature(raw).to_der() {
+        if let Ok(der) = Signature(raw).to_der() {
             prop_assert_eq!(raw_to_der(&raw), der);
         }
     }

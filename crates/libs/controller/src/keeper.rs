@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tpm::{Blocking, CertificateKind, Description, Key, TpmError};
+use tpm::{Blocking, CertificateKind, Description, Key, Signature, TpmError};
 
 use crate::identity::{CERT_FILE, KEY_FILE};
-use crate::signer::{Certificate, RawSignature, Signer, SignerError, SoftwareKey};
+use crate::signer::{Certificate, Signer, SignerError, SoftwareKey};
 
 /// Longest wait for tpmmgr: a service signs on its only thread, and must not miss its heartbeat.
 pub const LONGEST: Duration = Duration::from_secs(10);
@@ -116,11 +116,10 @@ impl Signer for Kept {
         &self.certificate
     }
 
-    fn sign_digest(&self, digest: &[u8; 32]) -> Result<RawSignature, SignerError> {
-        match self.tpmmgr.sign(self.key, *digest) {
-            Ok(signature) => Ok(RawSignature(signature.0)),
-            Err(source) => Err(refused(self.key, source)),
-        }
+    fn sign_digest(&self, digest: &[u8; 32]) -> Result<Signature, SignerError> {
+        self.tpmmgr
+            .sign(self.key, *digest)
+            .map_err(|source| refused(self.key, source))
     }
 }
 

@@ -45,5 +45,5 @@ pub use error::{Answer, AttemptError, Failure, Outcome, Phase, Problem, undecode
 pub use keeper::{Keeper, KeyFiles, Keys};
 pub use line::{Known, Line, LineError};
 pub use partition::{ConfigPartition, PartitionError};
-pub use signer::{Certificate, RawSignature, Signer, SignerError, SoftwareKey};
+pub use signer::{Certificate, Signer, SignerError, SoftwareKey};
 pub use status::SenderStatus;

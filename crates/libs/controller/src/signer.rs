@@ -101,28 +101,12 @@ impl Certificate {
     }
 }
 
-/// An ECDSA P-256 signature as `r || s`, 32 bytes each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RawSignature(pub [u8; 64]);
-
-impl RawSignature {
-    /// As ASN.1 `ECDSA-Sig-Value`, which TLS, X.509 and quotes want.
-    pub fn to_der(self) -> Result<Vec<u8>, SignerError> {
-        Signature(self.0)
-            .to_der()
-            .map_err(|source| SignerError::Refused {
-                owner: "raw".to_owned(),
-                source,
-            })
-    }
-}
-
 /// A key with its certificate.
 pub trait Signer: std::fmt::Debug + Send + Sync {
     /// The certificate.
     fn certificate(&self) -> &Certificate;
     /// Signs a SHA-256 digest. May block for as long as a TPM takes.
-    fn sign_digest(&self, digest: &[u8; 32]) -> Result<RawSignature, SignerError>;
+    fn sign_digest(&self, digest: &[u8; 32]) -> Result<Signature, SignerError>;
 }
 
 /// A key held in memory.
@@ -176,14 +160,13 @@ impl Signer for SoftwareKey {
         &self.certificate
     }
 
-    fn sign_digest(&self, digest: &[u8; 32]) -> Result<RawSignature, SignerError> {
-        match self.key.sign(digest) {
-            Ok(Signature(raw)) => Ok(RawSignature(raw)),
-            Err(source) => Err(SignerError::Refused {
+    fn sign_digest(&self, digest: &[u8; 32]) -> Result<Signature, SignerError> {
+        self.key
+            .sign(digest)
+            .map_err(|source| SignerError::Refused {
                 owner: self.owner.clone(),
                 source,
-            }),
-        }
+            })
     }
 }
 
@@ -212,7 +195,8 @@ impl rustls::sign::Signer for TlsKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         self.0
             .sign_digest(&sha256(message))
-            .and_then(RawSignature::to_der)
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .to_der()
             .map_err(|error| rustls::Error::General(error.to_string()))
     }
 

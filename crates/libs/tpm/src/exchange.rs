@@ -6,7 +6,7 @@ use cipher::{Exchange, ExchangeError, PeerKey};
 use futures::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
 
-use crate::{CertificateKind, Tpm, TpmError};
+use crate::{CertificateKind, SharedPoint, Tpm, TpmError};
 
 /// The device's key for key exchange. It helps only with what was encrypted for the certificate that it has now.
 pub struct DeviceExchange(pub Arc<dyn Tpm>);
@@ -22,7 +22,7 @@ impl DeviceExchange {
         &self,
         device_cert: &[u8],
         peer: &PeerKey,
-    ) -> Result<cipher::SharedPoint, ExchangeError> {
+    ) -> Result<SharedPoint, ExchangeError> {
         let description = self.0.describe().await.map_err(|e| refused(&e))?;
         // Its certificates may just be in the making.
         if let (None, Some(trouble)) = (
@@ -43,8 +43,7 @@ impl DeviceExchange {
                 has: own.map_or("none".to_owned(), |own| hex::encode(&own[..16])),
             });
         }
-        let point = self.0.ecdh(peer.sec1()).await.map_err(|e| refused(&e))?;
-        Ok(cipher::SharedPoint::new(*point.x, *point.y))
+        self.0.ecdh(peer.sec1()).await.map_err(|e| refused(&e))
     }
 }
 
@@ -53,7 +52,7 @@ impl Exchange for DeviceExchange {
         &'a self,
         device_cert: &'a [u8],
         peer: &'a PeerKey,
-    ) -> BoxFuture<'a, Result<cipher::SharedPoint, ExchangeError>> {
+    ) -> BoxFuture<'a, Result<SharedPoint, ExchangeError>> {
         Box::pin(self.point(device_cert, peer))
     }
 }
@@ -84,7 +83,7 @@ mod tests {
         tpm.certify(CertificateKind::Ecdh, "certificate");
         let point = exchange.agree(&hash, &peer).await.unwrap();
         let other = key(4).ecdh(&key(2).point()).unwrap();
-        assert_eq!(point, cipher::SharedPoint::new(*other.x, *other.y));
+        assert_eq!(point, other);
         for wrong in [&[0; 16][..], &hash[..8], &[]] {
             let refused = exchange.agree(wrong, &peer).await.unwrap_err();
             assert!(matches!(refused, ExchangeError::OtherKey { .. }));

@@ -27,6 +27,7 @@ mod state;
 pub mod wire;
 
 pub use blocking::Blocking;
+pub use cipher::SharedPoint;
 pub use client::{Client, SOCKET};
 pub use error::TpmError;
 pub use exchange::DeviceExchange;
@@ -35,7 +36,7 @@ pub use pcr::{DigestOfPcr, PCRS_QUOTED, Pcr, PcrError, PcrSelection, PcrValues, 
 pub use soft::{SoftKey, SoftKeyError};
 pub use state::{
     Certificate, CertificateKind, Description, Keeper, Key, LONGEST_SECRET, MOST_EXPECTED, Quote,
-    SealedSlot, SharedPoint, Signature, Trouble, TroubleKind, Unsealed,
+    SealedSlot, Signature, Trouble, TroubleKind, Unsealed,
 };
 pub use zeroize::Zeroizing;
 

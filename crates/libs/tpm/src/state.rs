@@ -53,21 +53,6 @@ impl Signature {
     }
 }
 
-/// A point that two sides share. Keys are made of it, so it is wiped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SharedPoint {
-    /// Big-endian, padded on the left.
-    pub x: Zeroizing<[u8; 32]>,
-    /// Big-endian, padded on the left.
-    pub y: Zeroizing<[u8; 32]>,
-}
-
-impl fmt::Debug for SharedPoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SharedPoint(..)")
-    }
-}
-
 /// The TPM's statement about its PCRs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quote {

@@ -11,7 +11,7 @@ use std::{
 
 use agent::{Boot, Clock, Failure, Progress, World};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use cipher::{Key, PeerKey, SharedPoint, key::IV};
+use cipher::{Key, PeerKey, key::IV};
 use fscrypt::{FscryptError, KeyId, KeyState, MasterKey, Policy, Vault};
 use model::{
     code::Code,
@@ -165,7 +165,7 @@ impl Disk {
         let own = PeerKey::from_certificate(&certificate.pem)
             .map_err(|error| Failure::of(Code::VaultKeeper, object, &error))?;
         let shared = self.tpm.ecdh(own.sec1()).await.map_err(keeper)?;
-        Ok(Key::derive(&SharedPoint::new(*shared.x, *shared.y)))
+        Ok(Key::derive(&shared))
     }
 
     async fn rescue(&self, wanted: KeyId, copy: &EncryptedVaultKey) -> Result<(), Failure> {
