@@ -332,7 +332,10 @@ fn places_of_the_key(stage: &Stage) -> Vec<String> {
     let pem = fs::read(config(stage, "device.cert.pem")).unwrap();
     let point = certified_point(&pem).unwrap();
     let mut places = Vec::new();
-    for service in SERVICES {
+    // What has the TPM is asked to sign and knows the key as little as anybody.
+    let has_tpm = status(stage).keeper == KeyKeeper::Tpm;
+    let programs = SERVICES.into_iter().chain(has_tpm.then_some("tpmchip"));
+    for service in programs {
         let pids = processes(stage, service);
         assert!(!pids.is_empty(), "{service} does not run");
         let holds = |pid: &u32| memory(*pid).iter().any(|part| holds_key(part, 8, &point));

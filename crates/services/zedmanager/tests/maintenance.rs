@@ -3,9 +3,11 @@
 
 mod neighbours;
 
+use jiff::Timestamp;
 use model::{
     app::{AppInstanceConfig, AppPhase},
     code::Code,
+    fault::Fault,
     node::{
         MaintenanceReason::{self, LowDiskSpace, TpmQuoteFailure, UserRequested},
         NodeAgentStatus,
@@ -53,8 +55,27 @@ async fn what_runs_goes_on_and_what_is_new_waits_until_it_ends() {
         text.contains("asked for") && text.contains("does not attest"),
         "{text}"
     );
-    let refs = d.rows(&VOLUME_REF_CONFIG);
-    assert!(refs.values().all(|r| r.app == app(1).id), "{refs:?}");
+    // The config names its volumes on their own, so they are made; it holds on to them, whatever the next config says.
+    let held = |d: &Device| {
+        let refs = d.rows(&VOLUME_REF_CONFIG);
+        refs.values().filter(|r| r.app == app(2).id).count()
+    };
+    assert_eq!(held(&d), 1);
+    let broken = AppInstanceConfig {
+        fault: Some(Fault::new(
+            Code::ConfigReference,
+            "app",
+            "no volume",
+            Timestamp::UNIX_EPOCH,
+        )),
+        volumes: Vec::new(),
+        ..app(2)
+    };
+    d.want(&[app(1), broken]);
+    d.settle().await;
+    assert_eq!(held(&d), 1);
+    d.want(&[app(1), app(2)]);
+    d.settle().await;
 
     // What is known may be restarted and purged.
     let told = AppInstanceConfig {

@@ -300,6 +300,39 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_guest_that_is_between_two_starts_keeps_what_it_is_started_with() {
+    let mut d = Device::new();
+    let purged = |purge| AppInstanceConfig {
+        purge_counter: purge,
+        ..app(1)
+    };
+    d.want(&[purged(0)]);
+    d.settle().await;
+    d.want(&[purged(1)]);
+    // The old guest has ended, the new one was not started yet.
+    while d.running.contains_key(&key(1)) {
+        d.step_volumes();
+        d.step_network();
+        d.turn().await;
+        d.step_domains();
+    }
+    let told = d.rows(&DOMAIN_CONFIG)[&key(1)].clone();
+    let mut other = purged(1);
+    other.volumes[0].volume.generation = 7;
+    d.want(&[other]);
+    d.turn().await;
+    assert_eq!(d.rows(&DOMAIN_CONFIG)[&key(1)], told);
+    let held = |d: &Device| {
+        let refs = d.rows(&VOLUME_REF_CONFIG);
+        refs.values()
+            .any(|r| r.device_volume() == told.disks[0].volume)
+    };
+    assert!(held(&d));
+    d.step_domains();
+    assert!(d.running.contains_key(&key(1)) && held(&d));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_purge_makes_new_volumes_also_when_the_list_changed_earlier() {
     let mut d = Device::new();
     d.want(&[app(1)]);

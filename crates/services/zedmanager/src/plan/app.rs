@@ -244,9 +244,12 @@ fn lookup<'a>(desired: &'a Desired, volume_ref: &VolumeRefConfig) -> Option<&'a 
 fn volume_refs(view: &View<'_>, desired: &Desired) -> Vec<VolumeRefConfig> {
     let mut all = view.wanted.clone();
     if !view.deferred.is_empty() {
-        // What was begun before goes on: a volume that is half made is no less on the disk.
+        // What was begun before goes on: a volume that is half made is no less on the disk. Those that the config names are
+        // made whoever refers to them; who does not would be too late when a later config no longer names them.
         let own = &desired.own.volume_refs;
-        all.retain(|wanted| own.contains_key(&wanted.key()));
+        let is_named =
+            |wanted: &VolumeRefConfig| wanted.device_generation == wanted.volume.generation;
+        all.retain(|wanted| is_named(wanted) || own.contains_key(&wanted.key()));
     }
     if view.purging && view.deferred.is_empty() {
         all.extend(refs(
@@ -274,11 +277,13 @@ fn volume_refs(view: &View<'_>, desired: &Desired) -> Vec<VolumeRefConfig> {
     all
 }
 
-/// The guest may have its disks open and its interfaces up. Unknown counts as yes.
+/// The guest may have its disks open and its interfaces up, or may have them at any moment: who is halted and was told to
+/// run is on the way to be started, with what it was told. Unknown counts as yes.
 fn holds_its_parts(view: &View<'_>, desired: &Desired) -> bool {
+    let is_wanted = view.own_domain.is_some_and(|d| d.activate);
     match view.domain {
-        Some(domain) => !matches!(domain.phase, DomainPhase::Halted),
-        None => desired.domains.is_none() || view.own_domain.is_some_and(|d| d.activate),
+        Some(domain) => is_wanted || !matches!(domain.phase, DomainPhase::Halted),
+        None => is_wanted || desired.domains.is_none(),
     }
 }
 
