@@ -217,9 +217,10 @@ macro_rules! with_trust {
         causes: [
             "The TPM was cleared in the firmware's settings, or replaced.",
             "The CONFIG partition or the disk comes from another device.",
-            "The TPM has no room for keys, or its owner's authorization is set.",
+            "The certificate in the CONFIG partition was exchanged for one of another key.",
+            "The TPM has no room for keys, or its owner has a password that is not in /config/tpm_credential.",
         ],
-        remedy: "Put the former TPM, disk or CONFIG partition back; if the TPM was cleared, the device's identity is lost: install it anew and add it at the controller. Nothing is overwritten.",
+        remedy: "Put the former TPM, disk or CONFIG partition back, or the owner's password into /config/tpm_credential; if the TPM was cleared, the device's identity is lost: install it anew and add it at the controller. Nothing is overwritten.",
         properties: [],
     }
     TpmLockout = "tpm.lockout" {
