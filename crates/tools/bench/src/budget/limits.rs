@@ -122,7 +122,8 @@ fn room(kind: Kind, found: u64) -> u64 {
         Kind::PssKib | Kind::PrivateKib => found / 10 + 64,
         Kind::Threads => 0,
         Kind::Descriptors => 2,
-        Kind::WakeupsPerMinute => found / 2 + 5,
+        // Who waits for another's answer wakes up more often where that takes longer.
+        Kind::WakeupsPerMinute => found + 10,
         // The supervisor's depend on how many services are ready at once, which differs by a seventh.
         Kind::StartCalls => found / 5 + 5,
     }
