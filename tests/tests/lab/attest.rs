@@ -141,6 +141,19 @@ fn comes_in(stage: &Stage) {
         .unwrap();
 }
 
+/// Somebody has reviewed what the device measured, and nothing else is let in from here on.
+fn accept_and_enforce(stage: &Stage, name: &str) {
+    stage
+        .evc(&["attest", "accept", "edge", "--name", name])
+        .unwrap();
+    stage
+        .apply("device: edge\nproperties: {timer.config.interval: 5}\npolicy: {measurements: enforce}\n")
+        .unwrap();
+    comes_in(stage);
+    assert_eq!(again(stage)["comparison"], "accepted");
+    comes_in(stage);
+}
+
 #[test]
 fn trust_what_a_device_measured_is_looked_at_and_a_change_is_named() {
     let stage = stage();
@@ -181,14 +194,7 @@ fn trust_what_a_device_measured_is_looked_at_and_a_change_is_named() {
         versions.contains("firmware Acme-7-01/02/2026"),
         "{versions}"
     );
-    let name = ["attest", "accept", "edge", "--name", "as installed"];
-    stage.evc(&name).unwrap();
-    stage
-        .apply("device: edge\nproperties: {timer.config.interval: 5}\npolicy: {measurements: enforce}\n")
-        .unwrap();
-    comes_in(&stage);
-    assert_eq!(again(&stage)["comparison"], "accepted");
-    comes_in(&stage);
+    accept_and_enforce(&stage, "as installed");
     println!(
         "{}",
         told(&stage, "evc", &["attest", "show", "edge", "--events"])
@@ -261,13 +267,7 @@ fn trust_a_file_of_config_that_somebody_changed_on_the_disk_is_named() {
     for file in ["CONFIG server", "CONFIG root-certificate.pem"] {
         assert!(events.contains(file), "{events}");
     }
-    stage.evc(&["attest", "accept", "edge"]).unwrap();
-    stage
-        .apply("device: edge\nproperties: {timer.config.interval: 5}\npolicy: {measurements: enforce}\n")
-        .unwrap();
-    comes_in(&stage);
-    assert_eq!(again(&stage)["comparison"], "accepted");
-    comes_in(&stage);
+    accept_and_enforce(&stage, "as installed");
 
     // A boot changes nothing, nor does a keeper that is killed in it.
     stage.device().power_cut().unwrap();

@@ -29,7 +29,6 @@ pub const CERT_FILE: &str = "device.cert.pem";
 pub const KEY_FILE: &str = "device.key.pem";
 
 const YEARS: i32 = 20;
-const ORGANIZATION: &str = "The Linux Foundation";
 const DEVICE_NAME: &str = "EVE";
 
 /// Fills a buffer with unpredictable bytes.
@@ -211,11 +210,8 @@ pub fn certificate_for(
 /// A request (PKCS #10, PEM) for a certificate of the device's key, for an authority that its controller trusts. What the
 /// certificate says of the device is the authority's to write.
 pub fn request_for(key: &impl CertKey) -> Result<String, IdentityError> {
-    let mut name = DistinguishedName::new();
-    name.push(DnType::OrganizationName, ORGANIZATION);
-    name.push(DnType::CommonName, DEVICE_NAME);
     let mut params = CertificateParams::default();
-    params.distinguished_name = name;
+    params.distinguished_name = subject(DEVICE_NAME);
     params
         .serialize_request(&Rcgen(key))
         .and_then(|request| request.pem())
@@ -252,6 +248,13 @@ pub fn certificate_by(
         .map_err(failed)
 }
 
+fn subject(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, "The Linux Foundation");
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
 fn params(
     common_name: &str,
     now: Timestamp,
@@ -269,11 +272,8 @@ fn params(
         .checked_add(YEARS.years())
         .map_err(|_| IdentityError::Time(now))?
         .timestamp();
-    let mut name = DistinguishedName::new();
-    name.push(DnType::OrganizationName, ORGANIZATION);
-    name.push(DnType::CommonName, common_name);
     let mut params = CertificateParams::default();
-    params.distinguished_name = name;
+    params.distinguished_name = subject(common_name);
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.not_before = date(not_before)?;
     params.not_after = date(not_after)?;

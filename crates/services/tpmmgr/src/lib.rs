@@ -5,7 +5,7 @@
 //! | reads | no topics |
 //! | writes | `EdgeNodeCert` (persistent), `TpmSanityStatus` |
 //! | serves | `/run/tpmmgr/tpmmgr.sock` (gRPC, `proto/tpmmgr`): sign, ECDH, quote, seal, PCRs, NV |
-//! | owns | the TPM (`/dev/tpmrm0`; it is the only one that opens it), `/config/device.{cert,key}.pem`, `/persist/certs`, `/persist/tpmmgr`, PCR 14, `/run/tpmmgr/measured.json` |
+//! | owns | the TPM (`/dev/tpmrm0`; only its process `tpmchip` opens it), `/config/device.{cert,key}.pem`, `/persist/certs`, `/persist/tpmmgr`, PCR 14, `/run/tpmmgr/measured.json` |
 //!
 //! ```text
 //!                             missing: said, waited for
