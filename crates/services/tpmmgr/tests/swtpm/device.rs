@@ -61,9 +61,17 @@ impl Device {
         Client::connect(self.root.path()).unwrap()
     }
 
-    /// Waits until it serves without a trouble.
+    /// Waits until it serves without a trouble and has said so on the bus.
     pub(crate) async fn healthy(&self) -> Description {
-        self.until(|d| d.trouble.is_none()).await
+        let found = self.until(|d| d.trouble.is_none()).await;
+        // It serves before it has published: a life that ended in between would leave a topic that is not ready.
+        for _ in 0..600 {
+            if self.bus.read(&TPM_SANITY_STATUS).unwrap().is_some() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it publishes nothing");
     }
 
     /// Waits for a state of its description.
